@@ -1,0 +1,27 @@
+"""Operators of the face generator: resampling, activation and styled convolution.
+
+Each is a torch op (`torch.ops.pyfacelat.NAME`) with a plain torch reference for every device; the
+compiled library, where there is one, adds faster implementations of the same schema.
+"""
+
+from __future__ import annotations
+
+from pyfacelat.ops.bias_act import ACTIVATIONS, bias_act, default_gain
+from pyfacelat.ops.conv2d_resample import conv2d_resample
+from pyfacelat.ops.modulated_conv2d import demodulation, modulated_conv2d, weight_energy
+from pyfacelat.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+
+__all__ = [
+    "ACTIVATIONS",
+    "bias_act",
+    "conv2d_resample",
+    "default_gain",
+    "demodulation",
+    "downsample2d",
+    "filter2d",
+    "modulated_conv2d",
+    "setup_filter",
+    "upfirdn2d",
+    "upsample2d",
+    "weight_energy",
+]

@@ -1,0 +1,50 @@
+"""The `pyfacelat::` operator namespace and the checks that the wrappers share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["LIB", "FLOATS", "check_float", "check_same", "memory_format", "quads"]
+
+LIB = torch.library.Library("pyfacelat", "FRAGMENT")
+"""Schemas and references live here; a compiled library adds faster kernels per device."""
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_float(name: str, x: Tensor, ndim: tuple[int, ...] = (4,)) -> None:
+    """Raise ValueError unless `x` is a floating-point tensor with one of the given ranks."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.dtype not in FLOATS:
+        raise ValueError(f"{name}: expected a float16/32/64 or bfloat16 tensor, got {x.dtype}")
+    if x.ndim not in ndim:
+        want = " or ".join(f"{n}-D" for n in ndim)
+        raise ValueError(f"{name}: expected a {want} tensor, got shape {tuple(x.shape)}")
+
+
+def check_same(name: str, t: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless `t` has `shape` and the dtype and device of `x`."""
+    if tuple(t.shape) != shape:
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(t.shape)}")
+    if t.dtype != x.dtype:
+        raise ValueError(f"{name}: expected the dtype of x ({x.dtype}), got {t.dtype}")
+    if t.device != x.device:
+        raise ValueError(f"{name}: expected the device of x ({x.device}), got {t.device}")
+
+
+def quads(name: str, value: int | tuple[int, ...] | list[int]) -> list[int]:
+    """Expand one int to (left, right, top, bottom)."""
+    if isinstance(value, int):
+        return [value] * 4
+    out = [int(v) for v in value]
+    if len(out) != 4:
+        raise ValueError(f"{name}: expected an int or (left, right, top, bottom), got {value!r}")
+    return out
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Layout of every op's output: channels_last exactly when `x` is that and nothing else."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format
