@@ -25,6 +25,9 @@ sys.path.insert(0, str(ROOT / "build_backend"))
 from find_torch import MINIMUM, installed_torch  # noqa: E402
 
 
+OPS = "_ops.abi3.so"
+
+
 def flag(name: str) -> bool:
     """Whether an environment switch is on."""
     return os.environ.get(name, "0").lower() not in ("", "0", "no", "false", "off")
@@ -93,6 +96,15 @@ class CMakeBuild(build_ext):
         configure = [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *defines]
         for command in (configure, [cmake, "--build", str(build), "--parallel", jobs()]):
             subprocess.run(command, check=True)
+
+
+    def copy_extensions_to_source(self) -> None:
+        """Copy both files beside the sources (editable installs, `--inplace`)."""
+        super().copy_extensions_to_source()
+        target = ROOT / "pyfacelat" / OPS
+        # A rename, so that a process which has the old file open keeps it.
+        shutil.copy2(Path(self.build_lib) / "pyfacelat" / OPS, f"{target}.new")
+        Path(f"{target}.new").replace(target)
 
 
 def hash_text(text: str) -> int:
