@@ -1,0 +1,1 @@
+"""Networks: pure modules with dataclass configs, no file access (see `pyfacelat.zoo`)."""

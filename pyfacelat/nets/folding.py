@@ -1,0 +1,78 @@
+"""Evaluation-mode batch normalisation as part of its neighbours.
+
+With its running statistics frozen, batch normalisation is y = scale * x + shift per channel, with
+scale = weight / sqrt(running_var + eps) and shift = bias - running_mean * scale. Behind a
+convolution it disappears into the convolution; elsewhere it becomes one multiply-add, whose
+backward needs neither the input nor a reduction.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ChannelAffine", "fold_into_conv"]
+
+
+class ChannelAffine(nn.Module):
+    """y = scale * x + shift per channel: a frozen `BatchNorm2d`, [N, C, H, W] -> the same."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, bn: nn.BatchNorm2d) -> None:
+        super().__init__()
+        scale, shift = _affine(bn)
+        dtype = _statistics(bn)[0].dtype
+        self.register_buffer("scale", scale.to(dtype)[:, None, None])
+        self.register_buffer("shift", shift.to(dtype)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the affine map."""
+        return torch.addcmul(self.shift, x, self.scale)
+
+
+def fold_into_conv(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
+    """Return a new convolution equal to `bn(conv(x))` in evaluation mode.
+
+    Args:
+        conv: any convolution, with or without bias.
+        bn: the normalisation that directly follows it, with running statistics.
+
+    Returns:
+        A convolution with bias; dtype and device of `conv`, parameters frozen.
+    """
+    scale, shift = _affine(bn)
+    weight = conv.weight.detach()
+    folded = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        stride=conv.stride,  # type: ignore[arg-type]
+        padding=conv.padding,  # type: ignore[arg-type]
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    bias = shift if conv.bias is None else shift + conv.bias.detach().double() * scale
+    with torch.no_grad():
+        folded.weight.copy_(weight.double() * scale[:, None, None, None])
+        folded.bias.copy_(bias)  # type: ignore[union-attr]
+    return folded.requires_grad_(False)
+
+
+def _statistics(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    if bn.running_mean is None or bn.running_var is None:
+        raise ValueError("bn: expected a batch normalisation with running statistics, got none")
+    return bn.running_mean, bn.running_var
+
+
+def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """(scale, shift), [C] float64: rounded once, when they are stored."""
+    mean, var = (value.double() for value in _statistics(bn))
+    scale = (var + bn.eps).rsqrt()
+    if bn.weight is not None:
+        scale = scale * bn.weight.detach().double()
+    shift = -mean * scale
+    if bn.bias is not None:
+        shift = shift + bn.bias.detach().double()
+    return scale, shift
