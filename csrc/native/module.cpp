@@ -4,4 +4,5 @@
 PYBIND11_MODULE(_native, module) {
   module.doc() = "Host code of pyfacelat on numpy arrays.";
   pyfacelat::register_build_info(module);
+  pyfacelat::register_faces(module);
 }

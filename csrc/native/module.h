@@ -7,5 +7,6 @@
 namespace pyfacelat {
 
 void register_build_info(pybind11::module_& module);
+void register_faces(pybind11::module_& module);
 
 }  // namespace pyfacelat

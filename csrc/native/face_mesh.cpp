@@ -1,0 +1,195 @@
+// Grids of vertices: head, hair shell, ears, body. Every grid is symmetric in x, so that a mirrored
+// face renders as the mirrored image.
+#include "native/face_model.h"
+
+namespace pyfacelat::face {
+namespace {
+
+constexpr int kHeadRows = 112, kHeadColumns = 121;
+constexpr int kHairRows = 64, kHairColumns = 97;
+constexpr int kEarRows = 11, kEarColumns = 17;
+constexpr int kBodyRows = 26, kBodyColumns = 49;
+constexpr float kPi = 3.14159265358979f;
+
+// n samples of [lo, hi] with the given density, symmetric when the density is.
+template <typename Density>
+std::vector<float> spread(int n, float lo, float hi, Density density) {
+  constexpr int kSteps = 4096;
+  std::vector<double> sum(kSteps + 1, 0.0);
+  for (int i = 0; i < kSteps; ++i)
+    sum[i + 1] = sum[i] + density(lo + (hi - lo) * (i + 0.5f) / kSteps);
+  std::vector<float> out(n);
+  int j = 0;
+  for (int i = 0; i < n; ++i) {
+    const double target = sum[kSteps] * i / (n - 1);
+    while (j < kSteps - 1 && sum[j + 1] < target) ++j;
+    const double part = (target - sum[j]) / (sum[j + 1] - sum[j]);
+    out[i] = static_cast<float>(lo + (hi - lo) * (j + part) / kSteps);
+  }
+  return out;
+}
+
+struct HeadGrid {
+  std::vector<Vec3> canonical;
+  std::vector<float> azimuth;
+  HeadGrid() : canonical(kHeadRows * kHeadColumns), azimuth(kHeadRows * kHeadColumns) {
+    // Denser in front, and in the bands of the eyes and the mouth, where the surface moves.
+    const auto columns = spread(kHeadColumns, -kPi, kPi, [](float a) { return 1 + 4.5f * fast_exp(-sq(a / 0.75f)); });
+    const auto rows = spread(kHeadRows, 0.5f * kPi, -0.5f * kPi, [](float e) {
+      return 1 + 1.6f * fast_exp(-sq(e / 0.22f)) + 4.0f * fast_exp(-sq((e + 0.72f) / 0.20f));
+    });
+    for (int r = 0; r < kHeadRows; ++r)
+      for (int c = 0; c < kHeadColumns; ++c) {
+        canonical[r * kHeadColumns + c] = canonical_from_direction(columns[c], rows[r]);
+        const Vec3 v = canonical[r * kHeadColumns + c];
+        azimuth[r * kHeadColumns + c] = r == 0 || r == kHeadRows - 1 ? columns[c] : std::atan2(v.x, v.z);
+      }
+  }
+};
+
+const HeadGrid& head_grid() {
+  static const HeadGrid grid;
+  return grid;
+}
+
+Mesh make_mesh(Part part, int rows, int columns, bool wrap) {
+  Mesh mesh{part, rows, columns, wrap, {}};
+  mesh.vertices.resize(rows * columns);
+  return mesh;
+}
+
+// Normals from the two grid directions; `wrap` says that the first and last columns coincide.
+void grid_normals(Mesh& m) {
+  auto at = [&](int r, int c) { return m.vertices[r * m.columns + c].position; };
+  for (int r = 0; r < m.rows; ++r)
+    for (int c = 0; c < m.columns; ++c) {
+      const int up = std::max(r - 1, 0), down = std::min(r + 1, m.rows - 1);
+      int left = c - 1, right = c + 1;
+      if (m.wrap) {
+        left = left < 0 ? m.columns - 2 : left;
+        right = right >= m.columns ? 1 : right;
+      } else {
+        left = std::max(left, 0);
+        right = std::min(right, m.columns - 1);
+      }
+      const Vec3 n = cross(at(down, c) - at(up, c), at(r, right) - at(r, left));
+      m.vertices[r * m.columns + c].normal = normalize(n);
+    }
+  for (int r : {0, m.rows - 1}) {  // poles have no column direction: average the next row
+    if (dot(at(r, 0) - at(r, m.columns / 2), at(r, 0) - at(r, m.columns / 2)) > 1e-8f) continue;
+    Vec3 sum{};
+    for (int c = 0; c < m.columns - 1; ++c)
+      sum = sum + m.vertices[(r == 0 ? 1 : r - 1) * m.columns + c].normal;
+    for (int c = 0; c < m.columns; ++c) m.vertices[r * m.columns + c].normal = normalize(sum);
+  }
+}
+
+Mesh head(const Face& f) {
+  Mesh m = make_mesh(kPartSkin, kHeadRows, kHeadColumns, true);
+  const HeadGrid& grid = head_grid();
+  for (size_t i = 0; i < m.vertices.size(); ++i) {
+    Vertex& v = m.vertices[i];
+    v.canonical = grid.canonical[i];
+    v.position = f.pose(f.deform(v.canonical));
+    v.hair = v.canonical.y - f.hairline(grid.azimuth[i]);
+  }
+  grid_normals(m);
+  return m;
+}
+
+// The hair shell follows the skull above the ears and hangs straight below them.
+Mesh hair(const Face& f) {
+  Mesh m = make_mesh(kPartHair, kHairRows, kHairColumns, true);
+  const int cap = 40;
+  const float lowest = std::min(-0.80f, -0.10f - 1.55f * f.hair_bottom) - 0.04f;
+  for (int c = 0; c < m.columns; ++c) {
+    const float u = 2.0f * c / (m.columns - 1) - 1;
+    const float a = kPi * (0.72f * u + 0.28f * u * u * u);
+    const float line = f.hairline(a);
+    const float aside = std::fabs(std::sin(a)), back = 0.5f - 0.5f * std::cos(a);
+    for (int r = 0; r < m.rows; ++r) {
+      Vec3 p;
+      float fall = 0;
+      if (r < cap) {
+        p = canonical_from_direction(a, 0.5f * kPi * (1 - static_cast<float>(r) / (cap - 1)));
+      } else {
+        fall = static_cast<float>(r - cap + 1) / (m.rows - cap);
+        p = canonical_from_direction(a, 0);
+        p.y = lowest * fall;
+      }
+      const float h = p.y - line;
+      const float edge = smoothstep(-0.05f, 0.28f, h);
+      const float top = smoothstep(0.0f, 0.9f, p.y);
+      float thick = 0.018f + edge * (0.045f + f.hair_volume * (0.07f * top + 0.13f * aside * (1 - 0.6f * top)) + 0.05f * f.hair_long * (1 - top));
+      const float ring = 1 + thick / 0.80f;
+      // Below the ears: short hair hugs the neck, long hair hangs and turns in at its ends.
+      const float down = smoothstep(0.0f, -0.9f, p.y);
+      const float tuck = 1 - down * mix(0.30f, 0.03f - 0.05f * f.hair_volume, f.hair_long) -
+                         0.10f * smoothstep(0.30f, -0.02f, h) * down;
+      Vec3 q = {p.x * ring * tuck, p.y + thick * top, p.z * ring * mix(tuck, 1.0f, 0.5f * back)};
+      const float temple = 1 - 0.045f * bump(0, p.y - 0.25f, 1, 0.25f) * smoothstep(-0.1f, 0.4f, p.z);
+      q.x *= f.p[kFaceWidth] * temple;
+      q.z -= 0.02f * back;
+      Vertex& v = m.vertices[r * m.columns + c];
+      v.canonical = {a, p.y, h};
+      v.position = f.pose(q);
+      v.hair = h;
+    }
+  }
+  grid_normals(m);
+  return m;
+}
+
+Mesh ear(const Face& f, float sign) {
+  Mesh m = make_mesh(kPartEar, kEarRows, kEarColumns, true);
+  const float s = f.ear_scale;
+  for (int r = 0; r < m.rows; ++r)
+    for (int c = 0; c < m.columns; ++c) {
+      const float e = 0.5f * kPi * (1 - 2.0f * r / (m.rows - 1));
+      const float a = kPi * (2.0f * c / (m.columns - 1) - 1);
+      const Vec3 d = {std::cos(e) * std::sin(a), std::sin(e), std::cos(e) * std::cos(a)};
+      // A flattened shell, wider above, leaning out and back.
+      const float wide = 1 + 0.28f * d.y;
+      Vec3 q = {0.045f * d.x * s, 0.165f * d.y, 0.095f * d.z * wide};
+      q.x += sign * (0.030f * s * (d.y + 0.4f) + (-d.z) * 0.05f * s);
+      q = q + Vec3{sign * 0.735f * (1 + 0.03f * (s - 1)), -0.085f, -0.045f};
+      q.x *= f.p[kFaceWidth];
+      Vertex& v = m.vertices[r * m.columns + c];
+      v.canonical = {sign * d.x, d.y, d.z};
+      v.position = f.pose(q);
+    }
+  grid_normals(m);
+  return m;
+}
+
+Mesh body(const Face& f) {
+  Mesh m = make_mesh(kPartNeck, kBodyRows, kBodyColumns, true);
+  for (int r = 0; r < m.rows; ++r) {
+    const float y = mix(-0.55f, -2.4f, static_cast<float>(r) / (m.rows - 1));
+    const float flare = smoothstep(-1.12f, -1.72f, y);
+    const float rx = 0.395f + 0.04f * smoothstep(-0.9f, -1.2f, y) + 0.95f * flare * std::sqrt(flare);
+    const float rz = 0.37f + 0.24f * flare;
+    for (int c = 0; c < m.columns; ++c) {
+      const float a = kPi * (2.0f * c / (m.columns - 1) - 1);
+      Vertex& v = m.vertices[r * m.columns + c];
+      v.canonical = {std::sin(a) * rx, y, std::cos(a)};
+      v.position = f.rotate_body(Vec3{rx * std::sin(a), y, rz * std::cos(a) - 0.17f} - Vec3{0, -0.62f, -0.22f}) +
+                   Vec3{0, -0.62f, -0.22f};
+    }
+  }
+  grid_normals(m);
+  return m;
+}
+
+}  // namespace
+
+void build_meshes(const Face& face, std::vector<Mesh>& meshes) {
+  meshes.clear();
+  meshes.push_back(head(face));
+  meshes.push_back(hair(face));
+  meshes.push_back(ear(face, -1));
+  meshes.push_back(ear(face, 1));
+  meshes.push_back(body(face));
+}
+
+}  // namespace pyfacelat::face
