@@ -1,0 +1,15 @@
+"""Reading weight files without executing anything in them, and writing the native format.
+
+A file becomes a `Checkpoint` (kind, config, tensors). Nothing in a file is imported, compiled or
+called; a file that is malformed, hostile or not supported raises `CheckpointError` with the file,
+the place and the reason, in time and memory proportional to its size.
+"""
+
+from __future__ import annotations
+
+from .checkpoint import KINDS, Checkpoint
+from .convert import Report, convert
+from .reading import read
+from .safe import write_safetensors
+
+__all__ = ["KINDS", "Checkpoint", "Report", "convert", "read", "write_safetensors"]

@@ -1,0 +1,101 @@
+"""The common result of every reader, and the checks that every reader ends with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .source import Source, shown
+from .storages import TensorRecord
+
+__all__ = ["KINDS", "Checkpoint", "check_finite", "check_shapes", "materialise"]
+
+# What this package writes and builds; see zoo for the network that each becomes.
+KINDS = (
+    "stylegan2-generator",
+    "stylegan2-discriminator",
+    "fan",
+    "vgg16",
+    "lpips-lins",
+    "sample-encoder",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The content of a weight file.
+
+    Attributes:
+        kind: one of `KINDS`.
+        config: hyperparameters, JSON values only; the fields of the network's config dataclass.
+        tensors: name -> tensor, CPU, contiguous, finite, in the dtype of the file.
+        metadata: what else the file says about itself, text only.
+        file: the name it was read from.
+    """
+
+    kind: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    file: str
+
+
+def check_shapes(
+    source: Source,
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    prefix: str = "",
+) -> None:
+    """Names and shapes must be exactly the expected ones.
+
+    Raises:
+        CheckpointError: the first tensor that is missing, unexpected or of another shape.
+    """
+    for name, shape in expected.items():
+        if name not in found:
+            source.fail(
+                f"is missing; the config implies it, with shape {list(shape)}", prefix + name
+            )
+        if tuple(found[name]) != tuple(shape):
+            source.fail(
+                f"has shape {list(found[name])}, the config implies {list(shape)}", prefix + name
+            )
+    for name in found:
+        if name not in expected:
+            source.fail("a tensor that the config does not imply", prefix + shown(name))
+
+
+def check_finite(source: Source, name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity in floating-point tensors.
+
+    Raises:
+        CheckpointError: naming the tensor and how many of its values are not finite.
+    """
+    if tensor.is_floating_point() and tensor.numel():
+        # numpy has no bfloat16; for the rest its single pass beats starting threads per tensor.
+        bfloat16 = tensor.dtype == torch.bfloat16
+        finite = torch.isfinite(tensor).numpy() if bfloat16 else np.isfinite(tensor.numpy())
+        bad = tensor.numel() - int(np.count_nonzero(finite))
+        if bad:
+            source.fail(f"{bad} of {tensor.numel()} values are not finite", name)
+
+
+def materialise(
+    source: Source, records: Mapping[str, TensorRecord], prefix: str = ""
+) -> dict[str, Tensor]:
+    """Turn records into tensors, each a finite floating-point or integer tensor of its own.
+
+    Raises:
+        CheckpointError: the tensors need more bytes than the file has, or are not finite.
+    """
+    out = {}
+    for name, record in records.items():
+        tensor = record.materialise(source, prefix + name)
+        check_finite(source, prefix + name, tensor)
+        out[name] = tensor
+    return out

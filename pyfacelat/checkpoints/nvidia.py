@@ -1,0 +1,180 @@
+"""NVIDIA's network pickles: StyleGAN2-ADA and the StyleGAN2 of the StyleGAN3 repository.
+
+A file is one pickle: a dict with G, D, G_ema, augment_pipe and training_set_kwargs. Every module in
+it is a call of `torch_utils.persistence._reconstruct_persistent_obj` with the source text of its
+class and its attribute dict; the original loader executes that text. Here it stays text, and the
+attribute dicts alone are enough to rebuild the network.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .checkpoint import Checkpoint, check_shapes, materialise
+from .names import discriminator_tensors, generator_tensors
+from .nvidia_config import discriminator_config, generator_config
+from .opcodes import Machine
+from .records import COMMON_GLOBALS, Global, InertDict, ModuleRecord, NetworkRecord
+from .source import Source, shown
+from .storages import TENSOR_GLOBALS, TensorRecord, load_from_bytes
+
+__all__ = ["PERSISTENCE_HINT", "read_nvidia"]
+
+_PERSISTENCE_VERSION = 6
+_META_KEYS = {"type", "version", "module_src", "class_name", "state"}
+_MAX_DEPTH = 16
+_MAX_MODULES = 4096
+_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+
+# Parts of a file -> the entry that holds it, in the order of preference.
+_ENTRIES = {"generator": ("G_ema",), "discriminator": ("D",)}
+
+PERSISTENCE_HINT = (
+    "is a network saved with torch.save, as PTI does for its tuned generators; only NVIDIA's own "
+    "pickles are supported. Load it in the code that wrote it and save it as {'G_ema': G} with "
+    "pickle.dump"
+)
+
+
+def _persistent_object(machine: Machine, args: tuple[Any, ...]) -> ModuleRecord:
+    meta = args[0] if len(args) == 1 else None
+    if type(meta) not in (dict, InertDict) or meta.keys() != _META_KEYS:  # type: ignore[union-attr]
+        machine.fail("a persistent object without the fields that NVIDIA's code writes")
+    kind, version, text = meta["type"], meta["version"], meta["module_src"]  # type: ignore[index]
+    class_name, state = meta["class_name"], meta["state"]  # type: ignore[index]
+    if type(kind) is not str or kind != "class" or type(text) is not str:
+        machine.fail("a persistent object that is no class with source text")
+    if type(version) is not int or version != _PERSISTENCE_VERSION:
+        machine.fail(
+            f"a persistent object of version {shown(version)}; known is {_PERSISTENCE_VERSION}"
+        )
+    if type(class_name) is not str or not _NAME.fullmatch(class_name):
+        machine.fail(f"a persistent object of class {shown(class_name)}")
+    if type(state) not in (dict, InertDict):
+        machine.fail("a persistent object whose state is no dict")
+    return ModuleRecord(class_name, state)
+
+
+_NVIDIA_GLOBALS = {
+    **COMMON_GLOBALS,
+    **TENSOR_GLOBALS,
+    ("torch.storage", "_load_from_bytes"): Global(
+        "torch.storage._load_from_bytes", call=load_from_bytes
+    ),
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): Global(
+        "torch_utils.persistence._reconstruct_persistent_obj", call=_persistent_object
+    ),
+}
+
+
+def _collect(source: Source, entry: str, root: ModuleRecord) -> dict[str, TensorRecord]:
+    """Parameters and buffers of a module tree, dotted names as in its state dict."""
+    out: dict[str, TensorRecord] = {}
+    todo: list[tuple[str, ModuleRecord, int]] = [("", root, 0)]
+    modules = 0
+    while todo:
+        prefix, module, depth = todo.pop()
+        modules += 1
+        place = f"{entry}.{prefix}".rstrip(".")
+        # A module may be listed in several places, each of which is walked: both limits are needed.
+        if depth > _MAX_DEPTH or modules > _MAX_MODULES:
+            source.fail("more modules, or deeper nesting, than any network has", place)
+        for group, kind in (
+            ("_parameters", TensorRecord),
+            ("_buffers", TensorRecord),
+            ("_modules", ModuleRecord),
+        ):
+            members = module.state.get(group)
+            if type(members) not in (dict, InertDict):
+                source.fail(f"{group} is missing or no dict", place)
+            if len(members) > _MAX_MODULES:
+                source.fail(f"has {len(members)} members", f"{place}.{group}")
+            for name, value in members.items():
+                if type(name) is not str or not _NAME.fullmatch(name):
+                    source.fail(f"a member called {shown(name)}", f"{place}.{group}")
+                if value is None:  # e.g. the bias of a layer without one
+                    continue
+                if type(value) is not kind:
+                    source.fail(f"is {shown(value)}", f"{place}.{name}")
+                if kind is ModuleRecord:
+                    todo.append((f"{prefix}{name}.", value, depth + 1))
+                    continue
+                full = prefix + name
+                if full in out or len(out) >= _MAX_MODULES:
+                    source.fail("is there twice, or one tensor too many", f"{entry}.{full}")
+                out[full] = value
+    return out
+
+
+def _entry(source: Source, top: Any, part: str) -> tuple[str, ModuleRecord]:
+    """The module of the wanted part in the file's top object."""
+    networks = top if type(top) is tuple else (top,)
+    if networks and all(type(net) is NetworkRecord for net in networks):
+        source.fail(
+            "is a network of the TensorFlow era (StyleGAN or StyleGAN2, dnnlib.tflib); such files "
+            "are not supported yet. legacy.py of NVIDIA's stylegan2-ada-pytorch converts them"
+        )
+    wanted = _ENTRIES[part]
+    if type(top) is ModuleRecord:
+        return wanted[0], top
+    if type(top) not in (dict, InertDict):
+        source.fail(f"holds {shown(top)}, not a dict with {' or '.join(wanted)}")
+    for name in wanted:
+        value = top.get(name)
+        if type(value) is ModuleRecord:
+            return name, value
+        if value is not None:
+            source.fail(f"is {shown(value)}, not a network", name)
+    names = ", ".join(shown(key, 40) for key, _ in zip(top, range(10), strict=False))
+    source.fail(f"has no {' or '.join(wanted)}; its entries are: {names or 'none'}")
+
+
+def read_nvidia(source: Source, part: str) -> Checkpoint:
+    """Read a network out of an NVIDIA pickle.
+
+    Args:
+        source: the file.
+        part: "generator" (entry G_ema) or "discriminator" (entry D).
+
+    Raises:
+        CheckpointError: the file is malformed, refers to anything but what such files contain,
+            holds another network (StyleGAN3, TensorFlow era), or its tensors are not those that
+            its options imply.
+    """
+    machine = Machine(source, source.data, names=_NVIDIA_GLOBALS)
+    top = machine.run()
+    if machine.pos != len(source.data):
+        source.fail(f"{len(source.data) - machine.pos} bytes after the end of the pickle")
+    entry, module = _entry(source, top, part)
+    records = _collect(source, entry, module)
+    if any(name.startswith("synthesis.input.") for name in records):
+        source.fail(
+            "is a StyleGAN3 generator (configuration T or R: it has synthesis.input), not "
+            "StyleGAN2; its images are made in another way and cannot be projected here",
+            entry,
+        )
+    if part == "generator":
+        if "synthesis.b4.const" not in records:
+            source.fail("is no StyleGAN2 generator: it has no synthesis.b4.const", entry)
+        config = generator_config(source, entry, module)
+        expected = generator_tensors(config)
+    else:
+        if "b4.out.weight" not in records:
+            source.fail("is no StyleGAN2 discriminator: it has no b4.out.weight", entry)
+        config = discriminator_config(source, entry, module)
+        expected = discriminator_tensors(config)
+    check_shapes(source, expected, {k: r.size for k, r in records.items()}, f"{entry}.")
+    for name, record in records.items():
+        if not record.storage.dtype.is_floating_point:
+            source.fail(
+                f"has dtype {record.storage.dtype}, not a floating-point one", f"{entry}.{name}"
+            )
+    tensors = materialise(source, {name: records[name] for name in expected}, f"{entry}.")
+    return Checkpoint(
+        f"stylegan2-{part}",
+        config,
+        tensors,
+        {"format": "nvidia-pickle", "entry": entry, "class": module.class_name},
+        source.name,
+    )

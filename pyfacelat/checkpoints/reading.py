@@ -1,0 +1,73 @@
+"""Tells the format of a file from its first bytes and hands it to the right reader."""
+
+from __future__ import annotations
+
+import os
+
+from pyfacelat.errors import CheckpointError
+
+from .checkpoint import Checkpoint
+from .nvidia import read_nvidia
+from .safe import read_safetensors
+from .source import MAX_FILE_BYTES, Source
+from .torchfile import read_torch
+
+__all__ = ["read", "read_source"]
+
+PARTS = ("generator", "discriminator")
+
+# A protocol-2 pickle of torch's magic number: how a legacy stream begins.
+_LEGACY_START = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+
+
+def read(
+    path: str | os.PathLike[str], *, part: str = "generator", max_bytes: int = MAX_FILE_BYTES
+) -> Checkpoint:
+    """Read a weight file without running anything in it.
+
+    Supported: safetensors written by this package; network pickles of NVIDIA's stylegan2-ada-pytorch
+    and of the StyleGAN2 in stylegan3; torch state dicts (zip or legacy) of torchvision's VGG16,
+    face_alignment's FAN and the LPIPS linear layers. Time and memory are proportional to the size
+    of the file.
+
+    Args:
+        path: the file.
+        part: "generator" or "discriminator": which network of an NVIDIA pickle.
+        max_bytes: refuse larger files.
+
+    Raises:
+        CheckpointError: the file is malformed, hostile, or of an unsupported kind; it names the
+            file, the place and the reason.
+        FileNotFoundError: there is no such file.
+        ValueError: `part` is unknown.
+    """
+    return read_source(Source.open(path, max_bytes=max_bytes), part=part)
+
+
+def read_source(source: Source, *, part: str = "generator") -> Checkpoint:
+    """Like `read`, for bytes that are already in memory."""
+    if part not in PARTS:
+        raise ValueError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
+    start = bytes(source.data[:512])
+    try:
+        if start.startswith(b"PK"):
+            return read_torch(source)
+        if start.startswith(_LEGACY_START):
+            return read_torch(source)
+        if start[:1] == b"\x80" and len(start) > 1 and start[1] <= 5:
+            return read_nvidia(source, part)
+        if start[257:262] == b"ustar":
+            source.fail("is a tar archive, not a weight file that is read here; unpack it first")
+        if start[:2] == b"\x1f\x8b":
+            source.fail("is compressed with gzip; decompress it first")
+        if start.lstrip()[:1] == b"<":
+            source.fail("is a web page or XML, not a weight file: the download went wrong")
+        if start.startswith(b"version https://git-lfs"):
+            source.fail("is a Git LFS pointer, not the file itself")
+        if start[8:9] == b"{":
+            return read_safetensors(source)
+    except MemoryError:
+        raise CheckpointError(source.name, "needs more memory than there is") from None
+    source.fail(
+        "is of no known format: not safetensors, nor a pickle of protocol 2 to 5, nor a torch archive"
+    )

@@ -1,0 +1,279 @@
+"""What a pickle stream may turn into: plain Python values and the inert records defined here.
+
+A record only holds data. Nothing in it is callable from a file except through the constructors
+that a reader lists by exact (module, name) pair; see `opcodes.Machine`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .opcodes import Machine
+
+__all__ = [
+    "COMMON_GLOBALS",
+    "ArrayRecord",
+    "DtypeRecord",
+    "Global",
+    "InertDict",
+    "ModuleRecord",
+    "NetworkRecord",
+    "StorageType",
+]
+
+
+class Global:
+    """A name that a stream may refer to, and what a call of it means here.
+
+    Attributes:
+        name: dotted, for messages.
+        call: (machine, args) -> value for REDUCE; None when it cannot be called.
+        new: (machine, args) -> value for NEWOBJ; None when it cannot be instantiated.
+    """
+
+    __slots__ = ("call", "name", "new")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        call: Callable[[Machine, tuple[Any, ...]], object] | None = None,
+        new: Callable[[Machine, tuple[Any, ...]], object] | None = None,
+    ) -> None:
+        self.name = name
+        self.call = call
+        self.new = new
+
+
+class StorageType(Global):
+    """A torch storage class, by name. `dtype` is a torch.dtype; None means untyped bytes."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, name: str, dtype: Any) -> None:
+        super().__init__(name)
+        self.dtype = dtype
+
+
+class InertDict(dict[Any, Any]):
+    """A dict that stands for OrderedDict or EasyDict; `origin` says which."""
+
+    __slots__ = ("origin",)
+
+    def __init__(self, origin: str) -> None:
+        super().__init__()
+        self.origin = origin
+
+    def build(self, machine: Machine, state: object) -> None:
+        # torch attaches `_metadata` (module versions) to a state dict; nothing here needs it.
+        known = type(state) is dict and len(state) == 1 and "_metadata" in state
+        if self.origin != "OrderedDict" or not known:
+            machine.fail(f"sets attributes of an {self.origin}")
+
+
+class ModuleRecord:
+    """A torch module as NVIDIA's networks pickle it: class name and attribute dict, no code."""
+
+    __slots__ = ("class_name", "state")
+
+    def __init__(self, class_name: str, state: dict[str, Any]) -> None:
+        self.class_name = class_name
+        self.state = state
+
+
+class NetworkRecord:
+    """A TensorFlow-era `dnnlib.tflib.network.Network`: its state dict, no code."""
+
+    __slots__ = ("state",)
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] | None = None
+
+    def build(self, machine: Machine, state: object) -> None:
+        if self.state is not None or type(state) not in (dict, InertDict):
+            machine.fail("sets the state of a Network twice, or not from a dict")
+        self.state = state  # type: ignore[assignment]
+
+
+# numpy type strings -> struct codes; nothing else may occur.
+_STRUCT_CODES = {
+    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q",
+    "u1": "B", "u2": "H", "u4": "I", "u8": "Q", "f2": "e", "f4": "f", "f8": "d",
+}  # fmt: skip
+
+
+class DtypeRecord:
+    """A numpy dtype: a plain little-endian number type, by its type string ("f4", "i8", ...)."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    @property
+    def itemsize(self) -> int:
+        return int(self.code[1:])
+
+    def build(self, machine: Machine, state: object) -> None:
+        # (version, byte order, subdtype, names, fields, itemsize, alignment, flags)
+        ok = (
+            type(state) is tuple
+            and len(state) >= 8
+            and type(state[0]) is int
+            and all(field is None for field in state[2:5])
+        )
+        if not ok:
+            machine.fail("a numpy dtype that is not a plain number type")
+        if state[1] not in ("<", "|", "="):  # type: ignore[index]
+            machine.fail("a numpy dtype that is not little-endian")
+
+
+class ArrayRecord:
+    """A numpy array: shape, type and raw bytes, not turned into an array until it is needed."""
+
+    __slots__ = ("data", "dtype", "fortran", "shape")
+
+    def __init__(self) -> None:
+        self.shape: tuple[int, ...] | None = None
+        self.dtype = ""
+        self.fortran = False
+        self.data = memoryview(b"")
+
+    def build(self, machine: Machine, state: object) -> None:
+        if self.shape is not None or type(state) is not tuple or len(state) != 5:
+            machine.fail("a malformed numpy array")
+        version, shape, dtype, fortran, data = state  # type: ignore[misc]
+        if type(version) is not int or type(dtype) is not DtypeRecord:
+            machine.fail("a numpy array of objects")
+        if type(fortran) is not bool or type(data) is not memoryview:
+            machine.fail("a malformed numpy array")
+        if type(shape) is not tuple or len(shape) > 8:
+            machine.fail("a numpy array with a malformed shape")
+        count = 1
+        for side in shape:
+            if type(side) is not int or not 0 <= side < 1 << 40:
+                machine.fail("a numpy array with a malformed shape")
+            count *= side
+        if count * dtype.itemsize != len(data):
+            machine.fail(
+                f"a numpy array of {count} {dtype.code} values with {len(data)} bytes of data"
+            )
+        self.shape, self.dtype, self.fortran, self.data = shape, dtype.code, fortran, data
+
+
+# Values that BUILD may touch, by exact type.
+BUILDABLE = (InertDict, NetworkRecord, DtypeRecord, ArrayRecord)
+
+
+def _ordered_dict(machine: Machine, args: tuple[Any, ...]) -> InertDict:
+    out = InertDict("OrderedDict")
+    if not args:
+        return out
+    # Python 2 wrote OrderedDict([[key, value], ...]).
+    if len(args) != 1 or type(args[0]) is not list:
+        machine.fail("OrderedDict called with something else than a list of pairs")
+    machine.spend(len(args[0]))
+    for pair in args[0]:
+        if type(pair) not in (list, tuple) or len(pair) != 2:
+            machine.fail("OrderedDict called with something else than a list of pairs")
+        out[machine.key(pair[0])] = pair[1]
+    return out
+
+
+def _set(machine: Machine, args: tuple[Any, ...]) -> set[Any]:
+    if not args:
+        return set()
+    if len(args) != 1 or type(args[0]) is not list:
+        machine.fail("set called with something else than a list")
+    machine.spend(len(args[0]))
+    return {machine.key(item) for item in args[0]}
+
+
+def _encode(machine: Machine, args: tuple[Any, ...]) -> memoryview:
+    """Protocol 2 stores bytes as text: one character per byte."""
+    if len(args) != 2 or type(args[0]) is not str or args[1] not in ("latin1", "latin-1"):
+        machine.fail("_codecs.encode called with something else than (text, 'latin1')")
+    machine.source.spend_copied(len(args[0]), machine.place())
+    try:
+        return memoryview(args[0].encode("latin1"))
+    except UnicodeEncodeError:
+        machine.fail("bytes stored as text with characters that are not bytes")
+
+
+def _empty_bytes(machine: Machine, args: tuple[Any, ...]) -> memoryview:
+    if args:
+        machine.fail("bytes called with arguments")
+    return memoryview(b"")
+
+
+def _dtype(machine: Machine, args: tuple[Any, ...]) -> DtypeRecord:
+    code = args[0] if args else None
+    if type(code) is memoryview and len(code) <= 8:
+        code = bytes(code).decode("latin1")
+    if len(args) not in (1, 3) or type(code) is not str or code not in _STRUCT_CODES:
+        machine.fail("a numpy dtype that is not a plain number type")
+    return DtypeRecord(code)
+
+
+def _scalar(machine: Machine, args: tuple[Any, ...]) -> object:
+    ok = len(args) == 2 and type(args[0]) is DtypeRecord and type(args[1]) is memoryview
+    if not ok or len(args[1]) != args[0].itemsize:
+        machine.fail("a malformed numpy scalar")
+    return struct.unpack("<" + _STRUCT_CODES[args[0].code], args[1])[0]
+
+
+_NDARRAY = Global("numpy.ndarray")
+
+
+def _array(machine: Machine, args: tuple[Any, ...]) -> ArrayRecord:
+    if len(args) != 3 or args[0] is not _NDARRAY:
+        machine.fail("numpy's _reconstruct called for something else than a plain array")
+    return ArrayRecord()
+
+
+def _nothing_but_dict(origin: str) -> Callable[[Machine, tuple[Any, ...]], InertDict]:
+    def new(machine: Machine, args: tuple[Any, ...]) -> InertDict:
+        if args:
+            machine.fail(f"{origin} created with arguments")
+        return InertDict(origin)
+
+    return new
+
+
+def _network(machine: Machine, args: tuple[Any, ...]) -> NetworkRecord:
+    if args:
+        machine.fail("a Network created with arguments")
+    return NetworkRecord()
+
+
+def _common_globals() -> dict[tuple[str, str], Global]:
+    ordered = Global("collections.OrderedDict", call=_ordered_dict)
+    a_set = Global("builtins.set", call=_set)
+    a_bytes = Global("builtins.bytes", call=_empty_bytes)
+    scalar = Global("numpy.core.multiarray.scalar", call=_scalar)
+    array = Global("numpy.core.multiarray._reconstruct", call=_array)
+    return {
+        ("collections", "OrderedDict"): ordered,
+        ("__builtin__", "set"): a_set,
+        ("builtins", "set"): a_set,
+        ("__builtin__", "bytes"): a_bytes,
+        ("builtins", "bytes"): a_bytes,
+        ("_codecs", "encode"): Global("_codecs.encode", call=_encode),
+        ("numpy", "dtype"): Global("numpy.dtype", call=_dtype),
+        ("numpy", "ndarray"): _NDARRAY,
+        # numpy 2 renamed the module.
+        ("numpy.core.multiarray", "scalar"): scalar,
+        ("numpy._core.multiarray", "scalar"): scalar,
+        ("numpy.core.multiarray", "_reconstruct"): array,
+        ("numpy._core.multiarray", "_reconstruct"): array,
+        ("dnnlib.util", "EasyDict"): Global(
+            "dnnlib.util.EasyDict", new=_nothing_but_dict("EasyDict")
+        ),
+        ("dnnlib.tflib.network", "Network"): Global("dnnlib.tflib.network.Network", new=_network),
+    }
+
+
+COMMON_GLOBALS: Mapping[tuple[str, str], Global] = _common_globals()

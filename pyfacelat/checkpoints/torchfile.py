@@ -1,0 +1,197 @@
+"""Files written by torch.save that hold a state dict: VGG16, FAN, the linear layers of LPIPS.
+
+Both containers are read: the zip archive of torch >= 1.6 and the legacy stream before it. The
+pickle inside goes through the same opcode machine as NVIDIA's files; torch.load is not involved.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .checkpoint import Checkpoint, check_shapes, materialise
+from .container import read_zip
+from .names import LPIPS_VGG_CHANNELS, VGG16_CONVS
+from .nvidia import PERSISTENCE_HINT
+from .opcodes import Machine
+from .records import COMMON_GLOBALS, Global, InertDict
+from .source import Source, shown
+from .storages import (
+    STORAGE_GLOBALS,
+    TENSOR_GLOBALS,
+    Storage,
+    TensorRecord,
+    read_legacy,
+    same_storage,
+    storage_of_pid,
+)
+
+__all__ = ["read_torch"]
+
+_MAX_TENSORS = 20_000
+_MAX_NAME_CHARS = 256
+
+_TORCH_GLOBALS: dict[tuple[str, str], Global] = {
+    **{key: COMMON_GLOBALS[key] for key in (("collections", "OrderedDict"),)},
+    **STORAGE_GLOBALS,
+    **TENSOR_GLOBALS,
+}
+
+_HINTS = {
+    "torch_utils.persistence": PERSISTENCE_HINT,
+    "dnnlib": PERSISTENCE_HINT,
+    "argparse": (
+        "is a training checkpoint with its command line in it (argparse), as rosinality's "
+        "stylegan2-pytorch writes; that format is not supported yet"
+    ),
+    "torch.nn.modules": (
+        "is a whole module saved with torch.save, which only its own code can rebuild; save its "
+        "state_dict() instead"
+    ),
+    "__torch__": "is a TorchScript archive, which is a program; save its state_dict() instead",
+}
+
+
+def _read_zip_object(source: Source) -> object:
+    members = read_zip(source)
+    root = next((n.split("/")[0] for n in members if n.endswith("/data.pkl")), None)
+    pickles = [name for name in members if name.split("/")[-1] == "data.pkl"]
+    if root is None or pickles != [f"{root}/data.pkl"]:
+        source.fail("is a zip archive without exactly one data.pkl: not a file of torch.save")
+    if any(name.startswith(f"{root}/code/") or name.endswith("constants.pkl") for name in members):
+        source.fail(_HINTS["__torch__"])
+    order = members.get(f"{root}/byteorder")
+    if order is not None and bytes(order.verified(source)[:16]) != b"little":
+        source.fail("is not little-endian", "member byteorder")
+    storages: dict[str, Storage] = {}
+
+    def persistent(machine: Machine, pid: object) -> Storage:
+        storage = same_storage(machine, storages, storage_of_pid(machine, pid, legacy=False))
+        if storage.data is None:
+            member = members.get(f"{root}/data/{storage.key}")
+            if member is None:
+                machine.fail(f"storage {shown(storage.key)} has no data in the archive")
+            if len(member.data) != storage.nbytes:
+                machine.fail(
+                    f"storage {shown(storage.key)} has {len(member.data)} bytes of data, "
+                    f"{storage.nbytes} were announced"
+                )
+            storage.data = member.verified(source)
+        return storage
+
+    machine = Machine(
+        source,
+        members[f"{root}/data.pkl"].verified(source),
+        names=_TORCH_GLOBALS,
+        hints=_HINTS,
+        persistent=persistent,
+        where="data.pkl",
+    )
+    value = machine.run()
+    if machine.pos != len(machine.data):
+        source.fail("bytes after the end of the pickle", "data.pkl")
+    return value
+
+
+def _state_dict(source: Source, value: object) -> dict[str, TensorRecord]:
+    """`value` as name -> tensor; the reason why not otherwise."""
+    if type(value) not in (dict, InertDict):
+        source.fail(f"holds {shown(value)}, not a state dict")
+    names: Mapping[Any, Any] = value  # type: ignore[assignment]
+    if "g_ema" in names and "synthesis" not in names:
+        source.fail("is a rosinality-style StyleGAN2 checkpoint (g_ema); not supported yet")
+    if "state_dict" in names and "opts" in names:
+        source.fail("is an e4e-style encoder checkpoint (state_dict, opts); not supported yet")
+    if len(names) > _MAX_TENSORS:
+        source.fail(f"has {len(names)} entries, more than {_MAX_TENSORS}")
+    out = {}
+    for name, item in names.items():
+        if type(name) is not str or len(name) > _MAX_NAME_CHARS:
+            source.fail(f"an entry called {shown(name)}")
+        if type(item) is not TensorRecord:
+            source.fail(f"is {shown(item)}, not a tensor", f"entry {shown(name)}")
+        out[name] = item
+    return out
+
+
+def _sizes(records: Mapping[str, TensorRecord]) -> dict[str, tuple[int, ...]]:
+    return {name: record.size for name, record in records.items()}
+
+
+def _vgg16(source: Source, records: dict[str, TensorRecord]) -> tuple[dict[str, Any], list[str]]:
+    """Only the convolutions are kept; the classifier is 89 % of the file and no use here."""
+    features = {name: r for name, r in records.items() if not name.startswith("classifier.")}
+    expected: dict[str, tuple[int, ...]] = {}
+    for index, (fan_in, fan_out) in VGG16_CONVS.items():
+        expected[f"features.{index}.weight"] = (fan_out, fan_in, 3, 3)
+        expected[f"features.{index}.bias"] = (fan_out,)
+    check_shapes(source, expected, _sizes(features))
+    return {}, list(expected)
+
+
+def _lpips_lins(
+    source: Source, records: dict[str, TensorRecord]
+) -> tuple[dict[str, Any], list[str]]:
+    expected = {f"lin{i}.model.1.weight": (1, c, 1, 1) for i, c in enumerate(LPIPS_VGG_CHANNELS)}
+    check_shapes(source, expected, _sizes(records))
+    return {"net": "vgg"}, list(expected)
+
+
+def _fan(source: Source, records: dict[str, TensorRecord]) -> tuple[dict[str, Any], list[str]]:
+    """face_alignment's FAN: as many stacks as it has heads l0, l1, ..."""
+    stacks = 0
+    while f"l{stacks}.weight" in records:
+        stacks += 1
+    head, stem = records["l0.weight"].size, records["conv1.weight"].size
+    if not 1 <= stacks <= 8 or len(head) != 4 or stem != (64, 3, 7, 7):
+        source.fail("a FAN with an unknown stem or more than 8 stacks")
+    depth = 1
+    while f"m0.b1_{depth + 1}.bn1.weight" in records:
+        depth += 1
+    if not depth <= 8:
+        source.fail(f"a FAN with hourglasses of depth {depth}")
+    config = {
+        "num_stacks": stacks,
+        "width": head[1],
+        "depth": depth,
+        "num_landmarks": head[0],
+        "input_size": 256,
+        "stem": "fan",
+    }
+    return config, list(records)
+
+
+def read_torch(source: Source) -> Checkpoint:
+    """Read a state dict of a known network, told by its tensor names.
+
+    Raises:
+        CheckpointError: the file is malformed or hostile, or its network is not known here.
+    """
+    zipped = bytes(source.data[:2]) == b"PK"
+    value = (
+        _read_zip_object(source)
+        if zipped
+        else read_legacy(source, source.data, _TORCH_GLOBALS, hints=_HINTS)
+    )
+    records = _state_dict(source, value)
+    if "features.0.weight" in records:
+        kind, (config, names) = "vgg16", _vgg16(source, records)
+    elif "lin0.model.1.weight" in records:
+        kind, (config, names) = "lpips-lins", _lpips_lins(source, records)
+    elif {"conv1.weight", "l0.weight", "m0.b1_1.bn1.weight"} <= records.keys():
+        kind, (config, names) = "fan", _fan(source, records)
+    else:
+        first = ", ".join(shown(name, 40) for name in list(records)[:3])
+        source.fail(
+            f"holds {len(records)} tensors of a network that is not known here; the first are: "
+            f"{first or 'none'}"
+        )
+    for name in names:
+        dtype = records[name].storage.dtype
+        # BatchNorm counts its batches in int64.
+        if not (dtype.is_floating_point or re.search(r"\.num_batches_tracked$", name)):
+            source.fail(f"has dtype {dtype}, not a floating-point one", name)
+    tensors = materialise(source, {name: records[name] for name in names})
+    form = "torch-zip" if zipped else "torch-legacy"
+    return Checkpoint(kind, config, tensors, {"format": form}, source.name)
