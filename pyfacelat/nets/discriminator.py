@@ -102,7 +102,6 @@ class DiscriminatorBlock(nn.Module):
                 channels,
                 1,
                 activation=config.activation,
-                resample_filter=taps,
                 clamp=config.conv_clamp,
             )
         self.conv0 = Conv2d(
@@ -110,7 +109,6 @@ class DiscriminatorBlock(nn.Module):
             channels,
             3,
             activation=config.activation,
-            resample_filter=taps,
             clamp=config.conv_clamp,
         )
         self.conv1 = Conv2d(

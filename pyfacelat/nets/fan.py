@@ -225,7 +225,7 @@ def fold_batchnorm(fan: FAN) -> FAN:
     """
     folded = copy.deepcopy(fan).eval().requires_grad_(False)
     folded.conv1 = fold_into_conv(folded.conv1, folded.bn1)
-    setattr(folded, "bn1", nn.Identity())  # noqa: B010 (another type than declared)
+    setattr(folded, "bn1", nn.Identity())  # noqa: B010 (new type)
     part: Callable[[str], Any] = folded.get_submodule
     for i in range(folded.config.num_stacks):
         conv = fold_into_conv(part(f"conv_last{i}"), part(f"bn_end{i}"))

@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from pyfacelat import ops
 
 __all__ = [
+    "DEFAULT_FILTER",
     "Conv2d",
     "FullyConnected",
     "load_strict",
     "normalize_second_moment",
 ]
+
+DEFAULT_FILTER = (1, 3, 3, 1)
 
 
 def normalize_second_moment(x: Tensor) -> Tensor:
@@ -76,8 +79,8 @@ class Conv2d(nn.Module):
         bias: False leaves `bias` out of the state dict.
         activation: a name known to `ops.bias_act`.
         up, down: integer resampling factors; at most one differs from 1.
-        resample_filter: FIR taps, kept as buffer `resample_filter` (also when nothing is
-            resampled, as NVIDIA's files do).
+        resample_filter: FIR taps, kept as buffer `resample_filter`. NVIDIA's files hold that buffer
+            also where nothing is resampled, with the default taps.
         clamp: limit of the output's magnitude before `gain` scales both; None for none.
     """
 
@@ -93,7 +96,7 @@ class Conv2d(nn.Module):
         activation: str = "linear",
         up: int = 1,
         down: int = 1,
-        resample_filter: Sequence[float] = (1, 3, 3, 1),
+        resample_filter: Sequence[float] = DEFAULT_FILTER,
         clamp: float | None = None,
     ) -> None:
         super().__init__()

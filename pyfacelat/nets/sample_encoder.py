@@ -114,15 +114,16 @@ class SampleEncoder(nn.Module):
         return z
 
     def folded(self) -> SampleEncoder:
-        """Copy this network with batch normalisation inside the convolutions.
+        """Copy this network with the normalisation inside the convolutions.
 
-        Frozen, in evaluation mode, equal up to rounding, faster; other state-dict names: save the original.
+        Frozen, in evaluation mode, equal up to rounding, faster; it has other state-dict names, so
+        save the original.
         """
         encoder = copy.deepcopy(self).eval().requires_grad_(False)
         for unit in list(encoder.modules()):
             if isinstance(unit, _ConvUnit):
                 unit.conv = fold_into_conv(unit.conv, unit.norm)
-                setattr(unit, "norm", nn.Identity())  # noqa: B010 (another type than declared)
+                setattr(unit, "norm", nn.Identity())  # noqa: B010 (new type)
         return encoder
 
     def _hidden(self, x: Tensor) -> Tensor:

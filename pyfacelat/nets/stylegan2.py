@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pyfacelat import ops
 
-from .layers import Conv2d, FullyConnected
+from .layers import DEFAULT_FILTER, Conv2d, FullyConnected
 from .mapping import MappingNetwork
 from .stylegan2_config import GeneratorConfig
 
@@ -258,7 +258,10 @@ class SynthesisLayer(nn.Module):
         self.use_noise = config.use_noise
         self.activation = config.activation
         self.conv_clamp = config.conv_clamp
-        self.register_buffer("resample_filter", ops.setup_filter(config.resample_filter))
+        # A layer that does not resample carries the default filter in NVIDIA's files, unused,
+        # whatever the network's filter is.
+        taps = config.resample_filter if up > 1 else DEFAULT_FILTER
+        self.register_buffer("resample_filter", ops.setup_filter(taps))
         self.affine = FullyConnected(config.w_dim, in_channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         if config.use_noise:
