@@ -6,6 +6,9 @@ compiled library, where there is one, adds faster implementations of the same sc
 
 from __future__ import annotations
 
+from pyfacelat._extension import backend_report
+from pyfacelat import _extension
+from pyfacelat._extension import backend_report
 from pyfacelat.ops.bias_act import ACTIVATIONS, bias_act, default_gain
 from pyfacelat.ops.conv2d_resample import conv2d_resample
 from pyfacelat.ops.modulated_conv2d import demodulation, modulated_conv2d, weight_energy
@@ -13,6 +16,7 @@ from pyfacelat.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfird
 
 __all__ = [
     "ACTIVATIONS",
+    "backend_report",
     "bias_act",
     "conv2d_resample",
     "default_gain",
@@ -25,3 +29,5 @@ __all__ = [
     "upsample2d",
     "weight_energy",
 ]
+
+_extension.load()

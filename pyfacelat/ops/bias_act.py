@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyfacelat import _extension
 from pyfacelat.ops._library import LIB, check_float, check_same, memory_format
 
 __all__ = ["ACTIVATIONS", "bias_act", "default_gain"]
@@ -239,7 +240,9 @@ def bias_act(
     if clamp is not None and not clamp >= 0:
         raise ValueError(f"clamp: expected a number >= 0 or None, got {clamp}")
     default = default_gain(act)
-    return torch.ops.pyfacelat.bias_act(
+    return _extension.call(
+        "bias_act",
+        reference,
         x,
         b,
         dim,

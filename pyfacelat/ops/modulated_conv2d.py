@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyfacelat import _extension
 from pyfacelat.ops._library import LIB, check_float, check_same, memory_format
 from pyfacelat.ops.bias_act import DEFAULT_ALPHA, bias_act, default_gain
 from pyfacelat.ops.bias_act import reference as bias_act_reference
@@ -355,11 +356,11 @@ def modulated_conv2d(
     rebuilds = act in ("linear", "relu") or (act == "lrelu" and alpha > 0)
     if rebuilds and gain > 0:
         limit = -1.0 if clamp is None else float(clamp)
-        return torch.ops.pyfacelat.modulated_conv2d(
-            *linear_map, bias, *resampling, act, alpha, gain, limit
+        return _extension.call(
+            "modulated_conv2d", reference, *linear_map, bias, *resampling, act, alpha, gain, limit
         )
-    z = torch.ops.pyfacelat.modulated_conv2d(
-        *linear_map, None, *resampling, "linear", 0.0, 1.0, -1.0
+    z = _extension.call(
+        "modulated_conv2d", reference, *linear_map, None, *resampling, "linear", 0.0, 1.0, -1.0
     )
     return bias_act(z, bias, act=act, alpha=alpha, gain=gain, clamp=clamp)
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyfacelat import _extension
 from pyfacelat.ops._library import LIB, check_float, memory_format, quads
 
 __all__ = [
@@ -58,7 +59,9 @@ def reference(
     # Zero-stuffing: every pixel is followed by up - 1 zeros, the last one too.
     u = x.reshape(n, c, h, 1, w, 1)
     u = F.pad(u, [0, up - 1, 0, 0, 0, up - 1]).reshape(n, c, h * up, w * up)
-    u = F.pad(u, [left, right, top, bottom])  # negative values crop
+    u = F.pad(u, [max(p, 0) for p in pad])  # negative values crop, maybe into the padding
+    u = u[:, :, max(-top, 0) : u.shape[2] - max(-bottom, 0)]
+    u = u[:, :, :, max(-left, 0) : u.shape[3] - max(-right, 0)]
     g = (f * gain ** (f.ndim / 2)).to(x.dtype)
     if not flip:
         g = g.flip(list(range(g.ndim)))
@@ -158,8 +161,9 @@ def upfirdn2d(
             f"pad: the padded image ({x.shape[2] * up + top + bottom} x "
             f"{x.shape[3] * up + left + right}) is smaller than f {list(f.shape)}"
         )
-    return torch.ops.pyfacelat.upfirdn2d(
-        x, f, up, down, [left, right, top, bottom], bool(flip), float(gain)
+    pads = [left, right, top, bottom]
+    return _extension.call(
+        "upfirdn2d", reference, x, f, up, down, pads, bool(flip), float(gain)
     )
 
 
