@@ -33,7 +33,7 @@ struct Logistic {
 
 template <class T>
 PYFACELAT_HD Logistic<T> logistic(T v) {
-  const T e = math::exp(v < 0 ? v : -v);  // <= 1: nothing overflows
+  const T e = math::exp(-math::abs(v));  // <= 1: nothing overflows
   const T big = T(1) / (T(1) + e);
   const T small = e * big;
   return v < 0 ? Logistic<T>{small, big} : Logistic<T>{big, small};
@@ -46,7 +46,7 @@ PYFACELAT_HD T activate(T v, T alpha) {
   if constexpr (A == Act::kSigmoid) return logistic(v).s;
   if constexpr (A == Act::kTanh) return math::tanh(v);
   if constexpr (A == Act::kSwish) return v * logistic(v).s;
-  if constexpr (A == Act::kSoftplus) return (v < 0 ? T(0) : v) + math::log1p(math::exp(v < 0 ? v : -v));
+  if constexpr (A == Act::kSoftplus) return (v < 0 ? T(0) : v) + math::log1p(math::exp(-math::abs(v)));
   return v;
 }
 
@@ -79,13 +79,13 @@ PYFACELAT_HD T forward(T v, T alpha, T gain, T clamp) {
   return y > clamp ? clamp : y;
 }
 
-// dL/dx from dL/dy; nothing passes where |act(v) * gain| reaches the clamp.
+// dL/dx from dL/dy; nothing passes where |act(v) * gain| reaches the clamp. One comparison decides,
+// NaN or not: a second condition becomes a branch, and the loop is not vectorised.
 template <Act A, class T>
 PYFACELAT_HD T backward(T dy, T v, T alpha, T gain, T clamp) {
   const T y = activate<A>(v, alpha) * gain;
   const T dx = dy * (slope<A>(v, alpha) * gain);
-  const bool passes = ((y < 0 ? -y : y) < clamp) | (clamp != clamp);
-  return passes ? dx : T(0);
+  return math::abs(y) >= clamp ? T(0) : dx;
 }
 
 }  // namespace pyfacelat::bias_act

@@ -45,7 +45,7 @@ PYFACELAT_CLONES void forward_range(const T* __restrict__ x, const T* __restrict
   const T alpha = static_cast<T>(p.alpha), gain = static_cast<T>(p.gain);
   const T clamp = static_cast<T>(p.clamp);
   const bool per_element = p.inner == 1;
-  for_stretches(begin, end, p, [=](int64_t from, int64_t to, int64_t channel) {
+  for_stretches(begin, end, p, [=](int64_t from, int64_t to, int64_t channel) PYFACELAT_INLINE_LAMBDA {
     const T* __restrict__ in = x + (from - begin);
     T* __restrict__ out = y + (from - begin);
     const int64_t n = to - from;
@@ -67,7 +67,7 @@ PYFACELAT_CLONES void backward_range(const T* __restrict__ dy, const T* __restri
   const T alpha = static_cast<T>(p.alpha), gain = static_cast<T>(p.gain);
   const T clamp = static_cast<T>(p.clamp);
   const bool per_element = p.inner == 1;
-  for_stretches(begin, end, p, [=](int64_t from, int64_t to, int64_t channel) {
+  for_stretches(begin, end, p, [=](int64_t from, int64_t to, int64_t channel) PYFACELAT_INLINE_LAMBDA {
     const T* __restrict__ in = x + (from - begin);
     const T* __restrict__ up = dy + (from - begin);
     T* __restrict__ out = dx + (from - begin);

@@ -19,6 +19,8 @@
 
 namespace pyfacelat::math {
 
+PYFACELAT_HD double abs(double x) { return ::fabs(x); }
+PYFACELAT_HD float abs(float x) { return ::fabsf(x); }
 PYFACELAT_HD double exp(double x) { return ::exp(x); }
 PYFACELAT_HD double log1p(double x) { return ::log1p(x); }
 PYFACELAT_HD double tanh(double x) { return ::tanh(x); }
@@ -28,10 +30,9 @@ PYFACELAT_HD float exp(float x) {
 #ifdef __CUDA_ARCH__
   return ::expf(x);
 #else
-  // Below -87.3 the result would be subnormal: it is flushed to e^-87.3 = 1.2e-38. Above 88.7 it
-  // overflows; the clamp keeps 2^n a finite number and the last multiplication makes the infinity.
-  // Comparisons are written so that a NaN passes through.
-  float c = x < -87.33654f ? -87.33654f : x;
+  // The result is 0 below -104 and infinite above 88.8: the clamps keep n small, and the last two
+  // multiplications round to the subnormals and to infinity. A NaN passes through both comparisons.
+  float c = x < -104.0f ? -104.0f : x;
   c = c > 89.0f ? 89.0f : c;
   // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer without a conversion.
   constexpr float kRound = 12582912.0f;
@@ -45,8 +46,7 @@ PYFACELAT_HD float exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   const float e = p * (r * r) + r + 1.0f;
-  // 2^n in two halves, so that n = 128 does not overflow before the multiplication. A NaN's n is
-  // whatever the conversion gives; e is NaN then, and the product with it.
+  // 2^n in two halves: n reaches from -150 to 128, further than one float's exponent.
   const int32_t k = static_cast<int32_t>(n == n ? n : 0.0f);
   const int32_t k1 = k >> 1;
   const uint32_t b1 = static_cast<uint32_t>(k1 + 127) << 23;
@@ -80,7 +80,7 @@ PYFACELAT_HD float tanh(float x) {
 #ifdef __CUDA_ARCH__
   return ::tanhf(x);
 #else
-  const float a = x < 0 ? -x : x;
+  const float a = abs(x);
   // Near zero 1 - 2 / (e^2a + 1) cancels; an odd polynomial takes over (coefficients: Cephes tanhf).
   const float q = x * x;
   float p = -5.70498872745e-3f;
@@ -90,8 +90,7 @@ PYFACELAT_HD float tanh(float x) {
   p = p * q + -3.33332819422e-1f;
   const float small = p * q * x + x;
   const float large = 1.0f - 2.0f / (exp(a + a) + 1.0f);
-  const float signed_large = x < 0 ? -large : large;
-  return a < 0.625f ? small : signed_large;
+  return a < 0.625f ? small : ::copysignf(large, x);
 #endif
 }
 

@@ -18,3 +18,5 @@
 #endif
 
 #define PYFACELAT_INLINE inline __attribute__((always_inline))
+// After a lambda's parameter list: a lambda left out of line is compiled for the plain target only.
+#define PYFACELAT_INLINE_LAMBDA __attribute__((always_inline))
