@@ -5,7 +5,7 @@
 namespace pyfacelat::face {
 namespace {
 
-constexpr int kHeadRows = 112, kHeadColumns = 121;
+constexpr int kHeadRows = 104, kHeadColumns = 109;
 constexpr int kHairRows = 64, kHairColumns = 97;
 constexpr int kEarRows = 11, kEarColumns = 17;
 constexpr int kBodyRows = 26, kBodyColumns = 49;
@@ -118,18 +118,22 @@ Mesh hair(const Face& f) {
         p.y = lowest * fall;
       }
       const float h = p.y - line;
-      const float edge = smoothstep(-0.05f, 0.28f, h);
+      // Thin at the hairline: below the ears that is the curtain's front edge, not its lower end.
+      const float edge = mix(smoothstep(-0.05f, 0.28f, h), smoothstep(0.92f, 1.40f, std::fabs(a)),
+                             smoothstep(0.30f, -0.10f, p.y));
+      const float away = std::hypot(p.x, p.z) / 0.8f;  // from the crown, where all columns meet
       const float top = smoothstep(0.0f, 0.9f, p.y);
-      float thick = 0.018f + edge * (0.045f + f.hair_volume * (0.07f * top + 0.13f * aside * (1 - 0.6f * top)) + 0.05f * f.hair_long * (1 - top));
+      float thick = 0.018f + edge * (0.040f + f.hair_volume * (0.11f * top + 0.20f * aside * away * (1 - 0.5f * top)) + 0.05f * f.hair_long * (1 - top));
       const float ring = 1 + thick / 0.80f;
       // Below the ears: short hair hugs the neck, long hair hangs and turns in at its ends.
       const float down = smoothstep(0.0f, -0.9f, p.y);
       const float tuck = 1 - down * mix(0.30f, 0.03f - 0.05f * f.hair_volume, f.hair_long) -
-                         0.10f * smoothstep(0.30f, -0.02f, h) * down;
-      Vec3 q = {p.x * ring * tuck, p.y + thick * top, p.z * ring * mix(tuck, 1.0f, 0.5f * back)};
+                         0.05f * smoothstep(0.25f, -0.02f, h) * down +
+                         0.022f * f.hair_volume * f.hair_long * std::sin(7.0f * p.y) * down;
+      Vec3 q = {p.x * ring * tuck, p.y + thick * top + 0.045f * smoothstep(0.55f, 1.04f, p.y), p.z * ring * mix(tuck, 1.0f, 0.5f * back)};
       const float temple = 1 - 0.045f * bump(0, p.y - 0.25f, 1, 0.25f) * smoothstep(-0.1f, 0.4f, p.z);
-      q.x *= f.p[kFaceWidth] * temple;
-      q.z -= 0.02f * back;
+      q.x *= kWiden * f.p[kFaceWidth] * temple;
+      q.z -= 0.02f * back * away;
       Vertex& v = m.vertices[r * m.columns + c];
       v.canonical = {a, p.y, h};
       v.position = f.pose(q);
@@ -152,8 +156,8 @@ Mesh ear(const Face& f, float sign) {
       const float wide = 1 + 0.28f * d.y;
       Vec3 q = {0.045f * d.x * s, 0.165f * d.y, 0.095f * d.z * wide};
       q.x += sign * (0.030f * s * (d.y + 0.4f) + (-d.z) * 0.05f * s);
-      q = q + Vec3{sign * 0.735f * (1 + 0.03f * (s - 1)), -0.085f, -0.045f};
-      q.x *= f.p[kFaceWidth];
+      q = q + Vec3{sign * (0.735f + 0.05f * (s - 1)), -0.085f, -0.045f};
+      q.x *= kWiden * f.p[kFaceWidth];
       Vertex& v = m.vertices[r * m.columns + c];
       v.canonical = {sign * d.x, d.y, d.z};
       v.position = f.pose(q);
@@ -167,7 +171,7 @@ Mesh body(const Face& f) {
   for (int r = 0; r < m.rows; ++r) {
     const float y = mix(-0.55f, -2.4f, static_cast<float>(r) / (m.rows - 1));
     const float flare = smoothstep(-1.12f, -1.72f, y);
-    const float rx = 0.395f + 0.04f * smoothstep(-0.9f, -1.2f, y) + 0.95f * flare * std::sqrt(flare);
+    const float rx = 0.395f + 0.04f * smoothstep(-0.9f, -1.2f, y) + 1.40f * flare * std::sqrt(flare);
     const float rz = 0.37f + 0.24f * flare;
     for (int c = 0; c < m.columns; ++c) {
       const float a = kPi * (2.0f * c / (m.columns - 1) - 1);

@@ -36,7 +36,7 @@ Vec3 apply(const float m[9], Vec3 v) {
 }
 
 // Smooth max(0, x) with a rounding of width w: shut mouths and lids stay shut without a kink.
-float soft_positive(float x, float w) { return 0.5f * (x + std::sqrt(x * x + w * w)) - 0.0f; }
+float soft_positive(float x, float w) { return 0.5f * (x + std::sqrt(x * x + w * w)); }
 
 Vec3 linear(float r, float g, float b) {
   return {std::pow(r, 2.2f), std::pow(g, 2.2f), std::pow(b, 2.2f)};
@@ -58,15 +58,15 @@ Face::Face(const double* params) {
   euler(0.35f * p[kYaw] * kDegree, 0.15f * p[kPitch] * kDegree, 0.4f * p[kRoll] * kDegree,
         body_rotation);
 
-  const float jaw = soft_positive(p[kJawOpen], 0.02f) - 0.5f * 0.02f * fast_exp(-sq(p[kJawOpen] / 0.1f));
+  const float jaw = soft_positive(p[kJawOpen] - 0.02f, 0.02f);
   const float smile = p[kSmile];
   pucker = p[kPucker];
 
   eye_x = 0.325f * p[kEyeSpacing];
   eye_y = 0.015f;
-  eye_w = 0.152f * p[kEyeSize];
-  eye_up = 0.083f * p[kEyeSize];
-  eye_low = 0.047f * p[kEyeSize] - 0.014f * std::max(0.0f, smile);
+  eye_w = 0.162f * p[kEyeSize];
+  eye_up = 0.090f * p[kEyeSize];
+  eye_low = 0.050f * p[kEyeSize] - 0.018f * std::max(0.0f, smile);
   for (int side = 0; side < 2; ++side) {
     const float sign = side == 0 ? -1.0f : 1.0f;
     eye_open[side] = soft_positive(p[kEyeOpen] + sign * p[kEyeSkew], 0.03f);
@@ -81,17 +81,17 @@ Face::Face(const double* params) {
   nose_tip_y = nose_y + 0.07f;
   nose_w = p[kNoseWidth];
 
-  mouth_y = -0.655f - 0.25f * (-0.40f - nose_y) * -1.0f;
+  mouth_y = -0.645f + 0.25f * (nose_y + 0.40f);
   const float pk = std::max(0.0f, pucker);
-  mouth_w = 0.255f * p[kMouthWidth] * (1 + 0.24f * smile - 0.40f * pucker - 0.10f * jaw);
+  mouth_w = 0.255f * p[kMouthWidth] * (1 + 0.26f * smile - 0.46f * pucker - 0.04f * jaw);
   mouth_wi = mouth_w * (0.90f - 0.08f * pk);
-  corner_dy = 0.085f * smile - 0.035f * jaw;
+  corner_dy = 0.012f + 0.098f * smile - 0.040f * jaw;
   gap_up = jaw * (0.020f + 0.03f * std::max(0.0f, smile) + 0.02f * pk);
-  gap_low = 0.13f * jaw;
-  jaw_drop = 0.33f * jaw * (1 - 0.25f * pk);
+  gap_low = 0.11f * jaw;
+  jaw_drop = 0.36f * jaw * (1 - 0.25f * pk);
   const float full = p[kLipFullness];
-  lip_up = 0.060f * full * (1 - 0.22f * smile + 0.30f * pucker);
-  lip_low = 0.076f * full * (1 - 0.18f * smile + 0.25f * pucker);
+  lip_up = 0.066f * full * (1 - 0.22f * smile + 0.45f * pucker);
+  lip_low = 0.086f * full * (1 - 0.18f * smile + 0.40f * pucker);
 
   const float length = p[kHairLength];
   hair_long = smoothstep(0.15f, 0.75f, length);
@@ -99,20 +99,20 @@ Face::Face(const double* params) {
   hair_volume = p[kHairVolume];
   fringe_y = 0.70f - 0.36f * p[kHairFringe];
   part_angle = 0.55f * p[kHairPart];
-  ear_scale = 1.0f - 0.55f * smoothstep(0.2f, 0.7f, length);
+  ear_scale = 1.0f - 0.75f * smoothstep(0.10f, 0.42f, length);
 
   const Vec3 skins[5] = {linear(0.97f, 0.82f, 0.74f), linear(0.91f, 0.70f, 0.57f),
                          linear(0.76f, 0.53f, 0.38f), linear(0.55f, 0.35f, 0.24f),
                          linear(0.36f, 0.22f, 0.155f)};
   skin = ramp(skins, p[kSkinTone]);
   const Vec3 hairs[4] = {linear(0.13f, 0.11f, 0.11f), linear(0.33f, 0.22f, 0.16f),
-                         linear(0.60f, 0.42f, 0.25f), linear(0.90f, 0.76f, 0.50f)};
+                         linear(0.60f, 0.42f, 0.25f), linear(0.86f, 0.73f, 0.52f)};
   const Vec3 warm = {1.35f, 0.80f, 0.52f}, ash = {0.86f, 0.98f, 1.14f};
   hair = ramp(hairs, p[kHairTone]);
   const float hue = p[kHairHue];
   hair = hair * mix(Vec3{1, 1, 1}, hue > 0 ? warm : ash, std::fabs(hue));
   const Vec3 irises[4] = {linear(0.27f, 0.16f, 0.10f), linear(0.50f, 0.34f, 0.16f),
-                          linear(0.38f, 0.52f, 0.36f), linear(0.36f, 0.58f, 0.78f)};
+                          linear(0.38f, 0.52f, 0.36f), linear(0.38f, 0.55f, 0.70f)};
   iris = ramp(irises, p[kIrisColor]);
   // Lips: a rose of the skin, lighter than dark skin and darker than light skin, so that they read
   // on every tone.
@@ -121,7 +121,7 @@ Face::Face(const double* params) {
                            linear(0.62f, 0.33f, 0.31f), 0.25f + 0.45f * dark);
   const Vec3 paint = mix(linear(0.80f, 0.25f, 0.30f), linear(0.66f, 0.16f, 0.22f), dark);
   lip = mix(natural, paint, clamp01(p[kLipColor]));
-  cloth = linear(0.33f, 0.40f, 0.50f);
+  
 
   const float az = p[kLightAzimuth] * kDegree, el = p[kLightElevation] * kDegree;
   light = {std::sin(az) * std::cos(el), std::sin(el), std::cos(az) * std::cos(el)};
@@ -133,6 +133,9 @@ Face::Face(const double* params) {
   const Vec3 warm_bg = {1.28f, 0.98f, 0.74f}, cool_bg = {0.66f, 0.98f, 1.34f};
   const float bh = p[kBackgroundHue];
   background = neutral * mix(Vec3{1, 1, 1}, bh > 0 ? warm_bg : cool_bg, std::fabs(bh));
+  // Clothes answer the background: teal before warm walls, brick before cool ones.
+  const Vec3 cloths[3] = {linear(0.60f, 0.34f, 0.29f), linear(0.36f, 0.40f, 0.50f), linear(0.20f, 0.46f, 0.47f)};
+  cloth = ramp(cloths, 0.5f + 0.5f * bh);
 }
 
 float Face::line_y(float x) const {
@@ -155,7 +158,7 @@ float Face::inner_lower(float x) const { return line_y(x) - gap_low * arc(x / mo
 float Face::outer_upper(float x) const {
   const float s = x / mouth_w;
   const float c = std::max(0.0f, 1 - s * s);
-  return inner_upper(x) + lip_up * c * (1.08f - 0.30f * fast_exp(-sq(s / 0.17f)));
+  return inner_upper(x) + lip_up * c * (1.06f - 0.26f * fast_exp(-sq(s / 0.17f)));
 }
 
 float Face::outer_lower(float x) const { return inner_lower(x) - lip_low * arc(x / mouth_w); }
@@ -197,7 +200,7 @@ float Face::hairline(float azimuth) const {
   const float front = fringe_y + 0.13f * fast_exp(-sq(away / 0.30f)) - 0.05f * sq(azimuth);
   // Short hair: sideburn, over the ear, nape. Long hair: a curtain to hair_bottom.
   const float cut = mix(0.06f, 0.16f, smoothstep(1.25f, 1.45f, a)) - 0.80f * smoothstep(1.75f, 2.3f, a);
-  const float curtain = -0.10f - 1.55f * hair_bottom;
+  const float curtain = -0.10f - 1.55f * hair_bottom + 0.16f * smoothstep(2.0f, 1.15f, a);
   const float side = mix(cut, std::min(cut, curtain), smoothstep(0.0f, 0.35f, hair_bottom));
   return mix(front, side, smoothstep(0.80f, 1.32f, a));
 }
@@ -225,56 +228,60 @@ Vec3 Face::deform(Vec3 c) const {
   // Profile: the lower face comes forward to a chin, the skull's back stays.
   if (y < 0) v.z += 0.33f * smoothstep(-0.18f, -1.0f, y) * front * bump(c.x, 0, 0.62f, 1);
   const float low = smoothstep(0.02f, -0.92f, y);
-  v.x *= 1 + low * (0.17f * (p[kJawWidth] - 1) * 5 - 0.05f) * 1.0f;
+  v.x *= 1 + low * (0.65f * (p[kJawWidth] - 1) - 0.05f);
   v.y -= (p[kChinLength] - 1) * 0.55f * smoothstep(-0.72f, -1.04f, y);
   // Temples slightly narrower than cheekbones and skull.
   v.x *= 1 - 0.045f * bump(0, y - 0.25f, 1, 0.25f) * smoothstep(-0.1f, 0.4f, c.z);
 
   if (front > 0) {
     float z = 0, dy = 0;
-    // Brow ridge, sockets, eyeballs, lids.
-    z += 0.030f * bump(ax - 0.27f, y - 0.19f, 0.22f, 0.07f) * (1 + 0.5f * brow_frown);
-    z -= 0.075f * bump(ax - eye_x, y - eye_y - 0.03f, 0.17f, 0.12f);
-    z -= 0.035f * bump(ax - 0.12f, y - 0.04f, 0.06f, 0.10f);
-    z += 0.052f * bump(ax - eye_x, y - eye_y - 0.005f, 0.125f, 0.085f);
-    // Nose: ridge growing towards the tip, ball, wings.
-    const float bridge = smoothstep(0.20f, nose_tip_y, y) * smoothstep(nose_y - 0.10f, nose_tip_y, y);
-    const float ridge = 0.04f * bump(0, y - 0.10f, 1, 0.14f) + 0.20f * bridge;
-    z += ridge * bump(c.x, 0, 0.065f + 0.045f * nose_w * bridge, 1);
-    z += 0.065f * bump(c.x, y - nose_tip_y, 0.075f * nose_w, 0.075f);
-    z += 0.085f * bump(ax - 0.095f * nose_w, y - nose_y - 0.035f, 0.050f * nose_w, 0.060f);
-    z -= 0.020f * bump(ax - 0.17f * nose_w, y - nose_y + 0.01f, 0.05f, 0.07f);
+    // Each group of bumps is skipped where all of it is below a hundredth of a pixel.
+    if (y > -0.30f && y < 0.55f) {  // brow ridge, sockets, eyeballs
+      z += 0.030f * bump(ax - 0.27f, y - 0.19f, 0.22f, 0.07f) * (1 + 0.5f * brow_frown);
+      z -= 0.075f * bump(ax - eye_x, y - eye_y - 0.03f, 0.17f, 0.12f);
+      z -= 0.035f * bump(ax - 0.12f, y - 0.04f, 0.06f, 0.10f);
+      z += 0.052f * bump(ax - eye_x, y - eye_y - 0.005f, 0.125f, 0.085f);
+    }
+    if (y > nose_y - 0.30f && y < 0.45f && ax < 0.42f) {  // nose: ridge growing towards the tip, ball, wings
+      const float bridge = smoothstep(0.20f, nose_tip_y, y) * smoothstep(nose_y - 0.10f, nose_tip_y, y);
+      const float ridge = 0.04f * bump(0, y - 0.10f, 1, 0.14f) + 0.20f * bridge;
+      z += ridge * bump(c.x, 0, 0.065f + 0.045f * nose_w * bridge, 1);
+      z += 0.065f * bump(c.x, y - nose_tip_y, 0.075f * nose_w, 0.075f);
+      z += 0.085f * bump(ax - 0.095f * nose_w, y - nose_y - 0.035f, 0.050f * nose_w, 0.060f);
+      z -= 0.020f * bump(ax - 0.17f * nose_w, y - nose_y + 0.01f, 0.05f, 0.07f);
+    }
     // Cheeks.
     const float smile = p[kSmile];
     z += (0.045f + 0.050f * std::max(smile, -0.3f)) * bump(ax - 0.38f, y + 0.27f, 0.19f, 0.18f);
     z -= 0.020f * bump(ax - 0.46f, y + 0.62f, 0.16f, 0.18f);
-    // Muzzle, lips, chin.
-    const float my = y - mouth_y;
-    z += 0.050f * bump(c.x, my, 0.30f, 0.19f);
-    if (std::fabs(my) < 0.42f && ax < 1.5f * mouth_w) {
-      const float s = c.x / mouth_w;
-      const float taper = std::max(0.0f, 1 - s * s * 0.85f);
-      const float iu = inner_upper(c.x), il = inner_lower(c.x);
-      const float out = 0.042f * (1 + 0.9f * std::max(0.0f, pucker)) * taper;
-      z += out * bump(0, y - iu - 0.5f * lip_up, 1, 0.045f);
-      z += out * 1.15f * bump(0, y - il + 0.5f * lip_low, 1, 0.052f);
-      const float seam = y > iu ? y - iu : (y < il ? il - y : 0.0f);
-      z -= 0.030f * fast_exp(-sq(seam / 0.018f)) * std::max(0.0f, 1 - s * s);
-      z += 0.05f * pucker * bump(c.x, my, 0.16f, 0.12f);
-      z -= 0.022f * bump(ax - mouth_w - 0.015f, y - mouth_y - corner_dy, 0.05f, 0.07f);
+    if (y < mouth_y + 0.50f) {  // muzzle, lips, chin
+      const float my = y - mouth_y;
+      z += 0.050f * bump(c.x, my, 0.30f, 0.19f);
+      if (std::fabs(my) < 0.42f && ax < 1.5f * mouth_w) {
+        const float s = c.x / mouth_w;
+        const float taper = std::max(0.0f, 1 - s * s * 0.85f);
+        const float iu = inner_upper(c.x), il = inner_lower(c.x);
+        const float out = 0.042f * (1 + 0.9f * std::max(0.0f, pucker)) * taper;
+        z += out * bump(0, y - iu - 0.5f * lip_up, 1, 0.045f);
+        z += out * 1.15f * bump(0, y - il + 0.5f * lip_low, 1, 0.052f);
+        const float seam = y > iu ? y - iu : (y < il ? il - y : 0.0f);
+        z -= 0.030f * fast_exp(-sq(seam / 0.018f)) * std::max(0.0f, 1 - s * s);
+        z += 0.05f * pucker * bump(c.x, my, 0.16f, 0.12f);
+        z -= 0.022f * bump(ax - mouth_w - 0.015f, y - mouth_y - corner_dy, 0.05f, 0.07f);
+      }
+      z -= 0.020f * bump(c.x, y + 0.82f, 0.16f, 0.060f);
+      z += 0.060f * bump(c.x, y + 0.945f, 0.17f, 0.11f);
     }
-    z -= 0.030f * bump(c.x, y + 0.82f, 0.16f, 0.055f);
-    z += 0.060f * bump(c.x, y + 0.945f, 0.17f, 0.11f);
-    dy += brow_raise[side] * 0.012f * bump(ax - 0.32f, y - 0.3f, 0.25f, 0.15f);
+    if (y > -0.10f) dy += brow_raise[side] * 0.012f * bump(ax - 0.32f, y - 0.3f, 0.25f, 0.15f);
     v.z += z * front;
     v.y += dy * front;
     const float hinge = smoothstep(-0.25f, 0.45f, c.z);
     const float d = drop(c.x, y) * hinge;
     v.y -= d;
-    v.z -= 0.28f * d;
+    v.z -= 0.18f * d;
     v.x *= 1 - 0.10f * d * smoothstep(0.3f, 0.6f, ax);
   }
-  v.x *= p[kFaceWidth];
+  v.x *= kWiden * p[kFaceWidth];
   return v;
 }
 
@@ -291,7 +298,7 @@ void landmarks3d(const Face& f, Vec3 out[kNumLandmarks]) {
   auto put = [&](int i, float x, float y) { out[i] = f.pose(f.deform(canonical_from_xy(x, y))); };
   for (int i = 0; i < 17; ++i) {
     const float u = (i - 8) / 8.0f, m = std::fabs(u);
-    const float y = -0.985f + 0.985f * std::pow(m, 1.4f);
+    const float y = -0.972f + 0.972f * std::pow(m, 1.4f);
     const float a = std::copysign(1.45f * std::pow(m, 0.62f), u);
     const float ring = std::pow(std::max(0.0f, 1 - std::pow(std::fabs(y) / kHeadB, kHeadN)), 1 / kHeadN);
     const float sx = std::sin(a), cz = std::cos(a);

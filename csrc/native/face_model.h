@@ -27,6 +27,7 @@ extern const char* const kParameterNames[kNumParameters];
 
 constexpr int kNumLandmarks = 68;
 constexpr float kHeadA = 0.74f, kHeadB = 1.04f, kHeadC = 0.88f, kHeadN = 2.25f;
+constexpr float kWiden = 1.04f;
 constexpr float kCameraDistance = 7.0f;  // head units; a long lens, as portrait photographs use
 
 enum Part : uint8_t {

@@ -42,12 +42,12 @@ struct Screen {
 inline bool hair_hole(float h, float azimuth) {
   if (h > 0.04f) return false;
   const float a = std::fabs(azimuth);
-  return h < 0.018f + 0.014f * std::sin(23 * a) + 0.008f * std::sin(41 * a + 1);
+  return h < 0.012f + 0.007f * std::sin(23 * a) + 0.004f * std::sin(41 * a + 1);
 }
 
 }  // namespace
 
-void Raster::draw(const Frame& frame, int new_size) {
+void Raster::draw(const Face& face, const Frame& frame, int new_size) {
   size = new_size;
   samples.assign(static_cast<size_t>(size) * size, Sample{-1e9f, kNoTriangle, 0, 0});
   std::vector<Screen> screen;
@@ -67,7 +67,7 @@ void Raster::draw(const Frame& frame, int new_size) {
         if (shell) {
           float highest = -1;
           for (int i : corner) highest = std::max(highest, m.vertices[i].hair);
-          if (highest < -0.01f) continue;
+          if (highest < -0.25f) continue;
         }
         // The diagonal leans the other way on the image's right half, to keep x symmetry.
         const bool flip = c >= (m.columns - 1) / 2;
@@ -94,9 +94,14 @@ void Raster::draw(const Frame& frame, int new_size) {
               Sample& s = samples[static_cast<size_t>(y) * size + x];
               if (z <= s.depth) continue;
               if (shell) {
-                const float h = va.hair + b1 * (vb.hair - va.hair) + b2 * (vd.hair - va.hair);
+                float h = va.hair + b1 * (vb.hair - va.hair) + b2 * (vd.hair - va.hair);
                 const float az = va.canonical.x + b1 * (vb.canonical.x - va.canonical.x) +
                                  b2 * (vd.canonical.x - va.canonical.x);
+                if (h < 0.30f) {  // near the edge a cell is too coarse: ask the curve itself
+                  const float hy = va.canonical.y + b1 * (vb.canonical.y - va.canonical.y) +
+                                   b2 * (vd.canonical.y - va.canonical.y);
+                  h = hy - face.hairline(az);
+                }
                 if (hair_hole(h, az)) continue;
               }
               s = {z, static_cast<uint32_t>(k << 24 | i00 << 1 | half), b1, b2};

@@ -33,7 +33,7 @@ struct Raster {
   int size = 0;
   std::vector<Sample> samples;
   std::vector<Mesh> meshes;
-  void draw(const Frame& frame, int size);
+  void draw(const Face& face, const Frame& frame, int size);
   Surface surface(const Sample& sample) const;
 };
 

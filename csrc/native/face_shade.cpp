@@ -21,7 +21,7 @@ Vec3 light_up(const Face& f, Vec3 n, const Material& m) {
   const float sky = 0.5f + 0.5f * n.y;
   const Vec3 ambient = mix(Vec3{0.24f, 0.21f, 0.20f}, Vec3{0.46f, 0.48f, 0.52f}, sky);
   const float fill = 0.16f * clamp01(-0.8f * f.light_azimuth_sin * n.x + 0.45f * n.z);
-  Vec3 c = m.albedo * (Vec3{1.10f, 1.05f, 0.97f} * (0.86f * key * (0.45f + 0.55f * m.occlusion)) +
+  Vec3 c = m.albedo * (Vec3{1.10f, 1.05f, 0.97f} * (0.95f * key * (0.45f + 0.55f * m.occlusion)) +
                        ambient * m.occlusion + Vec3{1, 0.95f, 0.9f} * (fill * m.occlusion));
   const float terminator = m.warmth * fast_exp(-sq((ndl - 0.05f) / 0.32f));
   c = c + m.albedo * Vec3{0.10f, 0.018f, 0.0f} * terminator;
@@ -40,8 +40,8 @@ Shaded shade_eye(const Face& f, int side, float ax, float y, float s, Vec3 n) {
   const float up = f.lid_upper(side, s), low = f.lid_lower(side, s);
   const float sign = side == 0 ? -1.0f : 1.0f;
   // Iris: a disc on the eyeball; the gaze moves both eyes the same way.
-  const float gx = sign * f.gaze_x * 0.062f * f.eye_w / 0.152f, gy = f.gaze_y * 0.030f;
-  const float r_iris = 0.074f * std::sqrt(f.eye_w / 0.152f);
+  const float gx = sign * f.gaze_x * 0.066f * f.eye_w / 0.162f, gy = f.gaze_y * 0.030f;
+  const float r_iris = 0.080f * std::sqrt(f.eye_w / 0.162f);
   const float dx = ax - f.eye_x - gx, dy = y - f.eye_y - 0.014f - gy;
   const float r = std::sqrt(dx * dx + dy * dy) / r_iris;
   Vec3 c = {0.86f, 0.84f, 0.82f};
@@ -114,50 +114,52 @@ Shaded shade_skin(const Face& f, const Surface& g) {
   if (front) {
     // Blood: cheeks, nose, chin a little redder; temples and sockets cooler.
     const float smile = std::max(0.0f, f.p[kSmile]);
-    const float blush = (0.26f + 0.12f * smile) * bump(ax - 0.40f, y + 0.30f, 0.17f, 0.15f) +
-                        0.20f * bump(x, y - f.nose_tip_y, 0.10f, 0.09f);
+    float blush = 0, ao = 1;
+    if (y < 0.20f) {
+      blush = (0.26f + 0.12f * smile) * bump(ax - 0.40f, y + 0.30f, 0.17f, 0.15f) +
+              0.20f * bump(x, y - f.nose_tip_y, 0.10f, 0.09f);
+      // The nose's soft shadow, away from the lamp.
+      ao -= 0.20f * sq(f.light_azimuth_sin) *
+            bump(x + std::copysign(0.155f, f.light_azimuth_sin), y - f.nose_y - 0.07f, 0.07f, 0.12f);
+    }
     c = c * mix(Vec3{1, 1, 1}, Vec3{1.06f, 0.74f, 0.70f}, blush);
-    float ao = 1;
-    ao -= 0.26f * bump(ax - f.eye_x + 0.05f, y - f.eye_y - 0.075f, 0.14f, 0.065f);
-    ao -= 0.12f * bump(ax - f.eye_x, y - f.eye_y + 0.085f, 0.13f, 0.035f);
-    ao -= 0.34f * bump(x, y - f.nose_y + 0.045f, 0.12f * f.nose_w, 0.032f);
-    ao -= 0.22f * bump(ax - 0.155f * f.nose_w, y - f.nose_y - 0.02f, 0.030f, 0.060f);
-    const float lower = f.outer_lower(0) - f.drop(0, f.outer_lower(0));
-    (void)lower;
-    ao -= 0.24f * bump(x, y - f.outer_lower(0) + 0.035f, 0.13f, 0.030f);
-    ao -= 0.10f * bump(x, y - f.outer_upper(0) - 0.03f, 0.030f, 0.05f);
-    // Folds from the nose to the corners of the mouth, with the smile.
-    const float fx = 0.155f + 0.16f * smoothstep(f.nose_y + 0.02f, f.mouth_y, y);
-    ao -= (0.05f + 0.26f * smile) * fast_exp(-sq((ax - fx) / 0.028f)) *
-          smoothstep(f.nose_y + 0.06f, f.nose_y - 0.03f, y) * smoothstep(f.mouth_y - 0.06f, f.mouth_y + 0.03f, y);
-    // Frown lines.
-    ao -= 0.22f * std::max(0.0f, f.brow_frown) * bump(ax - 0.040f, y - 0.15f, 0.016f, 0.06f);
-    // The nose's soft shadow, away from the lamp.
-    ao -= 0.20f * sq(f.light_azimuth_sin) *
-          bump(x + std::copysign(0.155f, f.light_azimuth_sin), y - f.nose_y - 0.07f, 0.07f, 0.12f);
+    if (y > -0.25f && y < 0.42f) {
+      ao -= 0.26f * bump(ax - f.eye_x + 0.05f, y - f.eye_y - 0.075f, 0.14f, 0.065f);
+      ao -= 0.12f * bump(ax - f.eye_x, y - f.eye_y + 0.085f, 0.13f, 0.035f);
+      // Frown lines.
+      ao -= 0.22f * std::max(0.0f, f.brow_frown) * bump(ax - 0.040f, y - 0.15f, 0.016f, 0.06f);
+    }
+    if (y < f.nose_y + 0.25f) {
+      ao -= 0.24f * bump(x, y - f.nose_y + 0.045f, 0.11f * f.nose_w, 0.030f);
+      ao -= 0.22f * bump(ax - 0.155f * f.nose_w, y - f.nose_y - 0.02f, 0.030f, 0.060f);
+      ao -= 0.17f * bump(x, y - f.outer_lower(0) + 0.035f, 0.12f, 0.030f);
+      ao -= 0.10f * bump(x, y - f.outer_upper(0) - 0.03f, 0.030f, 0.05f);
+      // Folds from the nose to the corners of the mouth, with the smile.
+      const float fx = 0.155f + 0.16f * smoothstep(f.nose_y + 0.02f, f.mouth_y, y);
+      ao -= (0.05f + 0.26f * smile) * fast_exp(-sq((ax - fx) / 0.028f)) *
+            smoothstep(f.nose_y + 0.06f, f.nose_y - 0.03f, y) * smoothstep(f.mouth_y - 0.06f, f.mouth_y + 0.03f, y);
+      // Nostrils.
+      c = c * (1 - 0.80f * bump(ax - 0.052f * f.nose_w, y - f.nose_y - 0.002f, 0.030f * f.nose_w, 0.015f));
+    }
     m.occlusion = clamp01(ao);
     m.gloss += 0.05f * bump(x, y - f.nose_tip_y - 0.01f, 0.05f, 0.05f) + 0.03f * bump(x, y - 0.45f, 0.3f, 0.2f);
-    // Nostrils.
-    const float nostril = bump(ax - 0.052f * f.nose_w, y - f.nose_y - 0.002f, 0.030f * f.nose_w, 0.015f);
-    c = c * (1 - 0.80f * nostril);
-
     // Beard: cheeks, jaw and upper lip, soft at the edges.
     const float beard = f.p[kBeard];
-    if (beard > 0.01f && y < -0.2f) {
-      const float top = mix(f.nose_y - 0.09f, -0.10f, smoothstep(0.20f, 0.62f, ax));
+    if (beard > 0.0f && y < 0.05f) {
+      const float top = mix(f.nose_y - 0.08f, -0.02f, smoothstep(0.16f, 0.70f, ax));
       const float lip_zone = inside(f.outer_upper(std::min(ax, f.mouth_w)) + 0.012f - y, 0.02f) *
                              inside(y - f.outer_lower(std::min(ax, f.mouth_w)) + 0.012f, 0.02f) *
                              smoothstep(f.mouth_w + 0.05f, f.mouth_w, ax);
-      float cover = smoothstep(top + 0.03f, top - 0.13f, y) * (1 - lip_zone);
+      float cover = smoothstep(top + 0.02f, top - 0.12f - 0.24f * smoothstep(0.2f, 0.5f, ax), y) * (1 - lip_zone);
       cover *= 1 - 0.55f * bump(ax - 0.13f, y - f.outer_lower(0) + 0.03f, 0.05f, 0.06f);
-      const float strands = 1 - 0.12f * std::sin(ax * 90) * std::sin(y * 70 + ax * 25);
       const Vec3 tone = mix(f.hair, f.skin, 0.15f) * 0.75f;
-      c = mix(c, tone * strands, clamp01(beard * 0.92f * cover));
+      c = mix(c, tone, clamp01(beard * 0.92f * cover));
       m.gloss *= 1 - 0.7f * beard * cover;
       m.warmth *= 1 - 0.7f * beard * cover;
     }
 
     // Brows: a tapered band along the same curve as the landmarks.
+    if (y > -0.10f && y < 0.50f) {
     const float bt = (ax - f.brow(side, 0).x) / (f.brow(side, 1).x - f.brow(side, 0).x);
     if (bt > -0.12f && bt < 1.12f) {
       const float yb = f.brow(side, clamp01(bt)).y;
@@ -172,6 +174,8 @@ Shaded shade_skin(const Face& f, const Surface& g) {
         m.gloss *= 1 - alpha;
         if (alpha > 0.5f) part = kPartBrow;
       }
+    }
+
     }
 
     // Eyes.
@@ -209,7 +213,7 @@ Shaded shade_skin(const Face& f, const Surface& g) {
       const float iu = f.inner_upper(x), il = f.inner_lower(x);
       if (y < iu && y > il && ax < f.mouth_wi) return shade_mouth(f, g);
       const float ou = f.outer_upper(x), ol = f.outer_lower(x);
-      const float lips = inside(ou - y, 0.008f) * inside(y - ol, 0.008f) * smoothstep(f.mouth_w * 1.01f, f.mouth_w * 0.95f, ax);
+      const float lips = inside(ou - y, 0.008f) * inside(y - ol, 0.008f) * smoothstep(f.mouth_w * 1.01f, f.mouth_w * 0.97f, ax);
       if (lips > 0) {
         const bool upper = y > 0.5f * (iu + il);
         const float u = upper ? (y - iu) / (ou - iu + 0.01f) : (il - y) / (il - ol + 0.01f);  // 0 seam, 1 edge

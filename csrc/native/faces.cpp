@@ -91,7 +91,7 @@ void render_face(const double* params, int size, int supersample, int64_t index,
 
   if (out.image || out.visibility) {
     const int fine = size * supersample;
-    work.raster.draw(frame, fine);
+    work.raster.draw(f, frame, fine);
     if (out.visibility) {
       // Visible: in the frame, and nothing nearer than a skin's thickness in front.
       for (int i = 0; i < kNumLandmarks; ++i) {
@@ -126,7 +126,7 @@ void render_face(const double* params, int size, int supersample, int64_t index,
     }
   }
   if (out.depth || out.uv || out.normals || out.parts) {
-    work.raster.draw(frame, size);  // at pixel centres: these do not average
+    work.raster.draw(f, frame, size);  // at pixel centres: these do not average
     for (int64_t i = 0; i < static_cast<int64_t>(size) * size; ++i) {
       const Sample& s = work.raster.samples[i];
       const int64_t at = index * size * size + i;

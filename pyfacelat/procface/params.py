@@ -76,17 +76,17 @@ def _p(name: str, tag: str, low: float, high: float, slope: float = 1.3, offset:
 
 
 PARAMS: tuple[Parameter, ...] = (
-    _p("yaw", "pose", -42, 42, 1.5, odd=True, text="degrees, positive to the right of the image"),
-    _p("pitch", "pose", -20, 20, 1.5, text="degrees, positive looks up"),
-    _p("roll", "pose", -10, 10, 1.2, odd=True, text="degrees; alignment removes it from the face"),
-    _p("jaw_open", "expression", -0.10, 1.0, 2.0, -1.0, text="0 shut, 1 wide open"),
+    _p("yaw", "pose", -42, 42, 0.8, odd=True, text="degrees, positive to the right of the image"),
+    _p("pitch", "pose", -20, 20, 0.85, text="degrees, positive looks up"),
+    _p("roll", "pose", -10, 10, 0.7, odd=True, text="degrees; alignment removes it from the face"),
+    _p("jaw_open", "expression", -0.10, 1.0, 2.0, -1.5, text="0 shut, 1 wide open"),
     _p("smile", "expression", -0.7, 1.0, 1.8, 0.3, text="mouth corners down or up"),
     _p("pucker", "expression", -0.15, 1.0, 1.7, -1.6, text="lips rounded and forward"),
     _p("brow_raise", "expression", -0.8, 1.2, 1.6, text="both brows down or up"),
     _p("brow_skew", "expression", -0.55, 0.55, 1.3, odd=True, text="image-right brow above the left"),
-    _p("brow_frown", "expression", -0.3, 1.0, 1.6, -1.0, text="inner ends together and down"),
-    _p("eye_open", "expression", -0.05, 1.35, 1.8, 1.0, text="0 shut, 1 relaxed"),
-    _p("eye_skew", "expression", -0.35, 0.35, 1.2, odd=True, text="image-right lid above the left"),
+    _p("brow_frown", "expression", -0.3, 1.0, 1.6, -1.3, text="inner ends together and down"),
+    _p("eye_open", "expression", -0.05, 1.35, 1.5, 1.1, text="0 shut, 1 relaxed"),
+    _p("eye_skew", "expression", -0.30, 0.30, 0.9, odd=True, text="image-right lid above the left"),
     _p("gaze_x", "expression", -1, 1, 1.7, odd=True, text="positive to the right of the image"),
     _p("gaze_y", "expression", -1, 1, 1.4, text="positive up"),
     _p("face_width", "identity", 0.90, 1.12, text="scale of all widths"),
@@ -100,16 +100,16 @@ PARAMS: tuple[Parameter, ...] = (
     _p("lip_fullness", "identity", 0.65, 1.45, text="scale of the lips' height"),
     _p("mouth_width", "identity", 0.84, 1.16, text="scale of the mouth's width"),
     _p("skin_tone", "appearance", 0, 1, 1.6, -0.2, text="0 pale, 1 dark"),
-    _p("hair_tone", "appearance", 0, 1, 1.7, -0.4, text="0 black, 1 blond"),
+    _p("hair_tone", "appearance", 0, 1, 1.7, -0.5, text="0 black, 1 blond"),
     _p("hair_hue", "appearance", -1, 1, 1.2, text="-1 ash, 1 red"),
     _p("iris_color", "appearance", 0, 1, 1.6, -0.2, text="brown, hazel, green, blue"),
-    _p("hair_length", "appearance", 0, 1, 2.0, -0.2, text="0 above the ears, 1 below the shoulders"),
+    _p("hair_length", "appearance", 0, 1, 2.0, -0.4, text="0 above the ears, 1 below the shoulders"),
     _p("hair_volume", "appearance", 0, 1, 1.6, -0.2, text="thickness of the hair, most at the sides"),
     _p("hair_fringe", "appearance", 0, 1, 1.6, -0.3, text="0 high forehead, 1 fringe to the brows"),
     _p("hair_part", "appearance", -1, 1, 1.6, odd=True, text="where the hair parts"),
-    _p("beard", "appearance", -0.3, 1, 2.2, -1.9, text="0 or less none, 1 full"),
+    _p("beard", "appearance", -0.3, 1, 2.2, -1.5, text="0 or less none, 1 full"),
     _p("lip_color", "appearance", -0.2, 1, 1.7, -1.2, text="0 or less natural, 1 painted"),
-    _p("light_azimuth", "appearance", -55, 55, 1.5, odd=True, text="degrees, positive from the right"),
+    _p("light_azimuth", "appearance", -55, 55, 1.1, odd=True, text="degrees, positive from the right"),
     _p("light_elevation", "appearance", 5, 60, 1.3, text="degrees above the horizon"),
     _p("background_light", "appearance", 0, 1, 1.4, text="dark to light"),
     _p("background_hue", "appearance", -1, 1, 1.3, text="cool to warm"),
@@ -117,7 +117,7 @@ PARAMS: tuple[Parameter, ...] = (
 Z_DIM = len(PARAMS)
 _INDEX = {p.name: i for i, p in enumerate(PARAMS)}
 # Darker skin makes darker hair likelier, as people expect: hair z' = a z_hair - b z_skin.
-_HAIR_FROM_SKIN = 0.5
+_HAIR_FROM_SKIN = 0.6
 _HAIR_OWN = float(np.sqrt(1 - _HAIR_FROM_SKIN**2))
 # Index of each landmark's counterpart under a left-right flip.
 FLIP_LANDMARKS = np.array(

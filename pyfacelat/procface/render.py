@@ -36,7 +36,7 @@ def render(
         params: face parameters [N, Z_DIM] (or one vector), see procface.params.
         size: side of the square image in pixels, 1..4096.
         supersample: samples per pixel and axis for the image, 1..8.
-        outputs: any of OUTPUTS. "landmarks" and "visibility" always come.
+        outputs: any of OUTPUTS. "landmarks" always come, and "visibility" with anything else.
         threads: faces rendered at once; the number of usable cores by default. Results do not
             depend on it.
 
@@ -65,5 +65,7 @@ def render(
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if int(threads) < 1:
         raise ValueError(f"threads: expected >= 1, got {threads!r}")
-    wanted = list(dict.fromkeys([*outputs, "landmarks", "visibility"]))
-    return _load().render_faces(array, int(size), int(supersample), wanted, int(threads))
+    wanted = dict.fromkeys([*outputs, "landmarks"])
+    if set(wanted) != {"landmarks"}:  # landmarks alone need no rasteriser
+        wanted["visibility"] = None
+    return _load().render_faces(array, int(size), int(supersample), list(wanted), int(threads))
