@@ -7,9 +7,22 @@ the place and the reason, in time and memory proportional to its size.
 
 from __future__ import annotations
 
-from .checkpoint import KINDS, Checkpoint
+from .checkpoint import KINDS, Checkpoint, check_shapes
 from .convert import Report, convert
-from .reading import read
+from .names import expected_tensors
+from .reading import read, read_source
 from .safe import write_safetensors
+from .source import Source
 
-__all__ = ["KINDS", "Checkpoint", "Report", "convert", "read", "write_safetensors"]
+__all__ = [
+    "KINDS",
+    "Checkpoint",
+    "Report",
+    "Source",
+    "check_shapes",
+    "convert",
+    "expected_tensors",
+    "read",
+    "read_source",
+    "write_safetensors",
+]

@@ -36,6 +36,13 @@ class Report:
     nbytes: int
     sha256: str
 
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.dst}: {self.kind}, {self.tensors} tensors, {self.values:,} numbers, "
+            f"{self.nbytes:,} bytes, sha256 {self.sha256[:16]}"
+        )
+
 
 def convert(
     src: str | os.PathLike[str],

@@ -1,8 +1,8 @@
 """Names and shapes of the tensors of known networks.
 
-The StyleGAN2 tables are computed from a config, so that a file's tensors can be compared with what
-its config implies before anything is allocated. Names are those of NVIDIA's network files, which
-this package uses as its own.
+The tables are computed from a config, so that a file's tensors can be compared with what its config
+implies before anything is allocated. Names of StyleGAN2 are those of NVIDIA's network files, names
+of FAN those of face_alignment, names of VGG16 torchvision's; this package uses them as its own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ __all__ = [
     "LPIPS_VGG_CHANNELS",
     "VGG16_CONVS",
     "discriminator_tensors",
+    "encoder_tensors",
+    "expected_tensors",
+    "fan_tensors",
     "generator_tensors",
-    "resolutions",
+    "vgg16_tensors",
 ]
 
+Config = Mapping[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
 # Taps that a layer gets when the published code does not pass the config's filter on to it.
@@ -36,12 +40,12 @@ VGG16_CONVS: dict[int, tuple[int, int]] = {
 LPIPS_VGG_CHANNELS = (64, 128, 256, 512, 512)
 
 
-def resolutions(img_resolution: int) -> list[int]:
+def _resolutions(img_resolution: int) -> list[int]:
     """[4, 8, ..., img_resolution]."""
     return [2**i for i in range(2, img_resolution.bit_length())]
 
 
-def _channels(config: Mapping[str, Any], resolution: int) -> int:
+def _channels(config: Config, resolution: int) -> int:
     if config.get("channels"):
         return int(config["channels"][resolution])
     return int(min(config["channel_base"] // resolution, config["channel_max"]))
@@ -56,9 +60,7 @@ def _dense(out: Shapes, name: str, fan_in: int, fan_out: int) -> None:
     out[f"{name}.bias"] = (fan_out,)
 
 
-def _mapping(
-    out: Shapes, config: Mapping[str, Any], z_dim: int, w_dim: int, *, average: bool
-) -> None:
+def _mapping(out: Shapes, config: Config, z_dim: int, w_dim: int, *, average: bool) -> None:
     c_dim = config["c_dim"]
     embed = 0
     if c_dim > 0:
@@ -73,14 +75,14 @@ def _mapping(
         out["mapping.w_avg"] = (w_dim,)
 
 
-def generator_tensors(config: Mapping[str, Any]) -> Shapes:
+def generator_tensors(config: Config) -> Shapes:
     """Name -> shape for a StyleGAN2 generator, from the fields of `GeneratorConfig`."""
     out: Shapes = {}
     w_dim, colours = config["w_dim"], config["img_channels"]
     taps = len(config["resample_filter"])
     _mapping(out, config, config["z_dim"], w_dim, average=config["w_avg_beta"] is not None)
     previous = 0
-    for res in resolutions(config["img_resolution"]):
+    for res in _resolutions(config["img_resolution"]):
         width = _channels(config, res)
         block = f"synthesis.b{res}"
         out[f"{block}.resample_filter"] = _filter_shape(taps)
@@ -108,7 +110,7 @@ def generator_tensors(config: Mapping[str, Any]) -> Shapes:
     return out
 
 
-def discriminator_tensors(config: Mapping[str, Any]) -> Shapes:
+def discriminator_tensors(config: Config) -> Shapes:
     """Name -> shape for a StyleGAN2 discriminator, from the fields of `DiscriminatorConfig`."""
     out: Shapes = {}
     colours, architecture = config["img_channels"], config["architecture"]
@@ -123,11 +125,9 @@ def discriminator_tensors(config: Mapping[str, Any]) -> Shapes:
         bias: bool = True,
     ) -> None:
         out[f"{name}.resample_filter"] = _filter_shape(taps)
-        out[f"{name}.weight"] = (fan_out, fan_in, size, size)
-        if bias:
-            out[f"{name}.bias"] = (fan_out,)
+        _conv(out, name, fan_in, fan_out, size, bias)
 
-    for res in reversed(resolutions(config["img_resolution"])[1:]):
+    for res in reversed(_resolutions(config["img_resolution"])[1:]):
         width, after = _channels(config, res), _channels(config, res // 2)
         block = f"b{res}"
         out[f"{block}.resample_filter"] = _filter_shape(taps)
@@ -147,3 +147,93 @@ def discriminator_tensors(config: Mapping[str, Any]) -> Shapes:
     _dense(out, "b4.fc", width * 16, width)
     _dense(out, "b4.out", width, label or 1)
     return out
+
+
+def _batch_norm(out: Shapes, name: str, width: int) -> None:
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        out[f"{name}.{part}"] = (width,)
+    out[f"{name}.num_batches_tracked"] = ()
+
+
+def _conv(out: Shapes, name: str, fan_in: int, fan_out: int, size: int, bias: bool = True) -> None:
+    out[f"{name}.weight"] = (fan_out, fan_in, size, size)
+    if bias:
+        out[f"{name}.bias"] = (fan_out,)
+
+
+def fan_tensors(config: Config) -> Shapes:
+    """Name -> shape for the Face Alignment Network, from the fields of `FANConfig`."""
+    out: Shapes = {}
+    width, depth, points = config["width"], config["depth"], config["num_landmarks"]
+
+    def block(name: str, fan_in: int, fan_out: int) -> None:
+        widths = [fan_in, fan_out // 2, fan_out // 4, fan_out // 4]
+        for i in range(3):
+            _batch_norm(out, f"{name}.bn{i + 1}", widths[i])
+            _conv(out, f"{name}.conv{i + 1}", widths[i], widths[i + 1], 3, bias=False)
+        if fan_in != fan_out:
+            _batch_norm(out, f"{name}.downsample.0", fan_in)
+            _conv(out, f"{name}.downsample.2", fan_in, fan_out, 1, bias=False)
+
+    _conv(out, "conv1", 3, width // 4, 7)
+    _batch_norm(out, "bn1", width // 4)
+    block("conv2", width // 4, width // 2)
+    block("conv3", width // 2, width // 2)
+    block("conv4", width // 2, width)
+    for i in range(config["num_stacks"]):
+        levels = [f"b{branch}_{level + 1}" for branch in (1, 2, 3) for level in range(depth)]
+        for part in (*levels, "b2_plus_1"):
+            block(f"m{i}.{part}", width, width)
+        block(f"top_m_{i}", width, width)
+        _conv(out, f"conv_last{i}", width, width, 1)
+        _batch_norm(out, f"bn_end{i}", width)
+        _conv(out, f"l{i}", width, points, 1)
+        if i + 1 < config["num_stacks"]:
+            _conv(out, f"bl{i}", width, width, 1)
+            _conv(out, f"al{i}", points, width, 1)
+    return out
+
+
+def encoder_tensors(config: Config) -> Shapes:
+    """Name -> shape for the sample encoder, from the fields of `SampleEncoderConfig`."""
+    out: Shapes = {}
+    below = 3
+    for i, width in enumerate(config["widths"]):
+        for j, fan_in in enumerate((below, width)):
+            _conv(out, f"stages.{i}.{j}.conv", fan_in, width, 3, bias=False)
+            _batch_norm(out, f"stages.{i}.{j}.norm", width)
+        below = width
+    hidden = config["hidden"]
+    out["hidden.weight"] = (hidden, below * 16)
+    _batch_norm(out, "hidden_norm", hidden)
+    _dense(out, "latent_head", hidden, config["z_dim"])
+    if config["num_landmarks"]:
+        _dense(out, "landmark_head", hidden, 2 * config["num_landmarks"])
+    return out
+
+
+def vgg16_tensors(config: Config) -> Shapes:
+    """Name -> shape for the convolutions of torchvision's VGG16; there is nothing to configure."""
+    out: Shapes = {}
+    for index, (fan_in, fan_out) in VGG16_CONVS.items():
+        _conv(out, f"features.{index}", fan_in, fan_out, 3)
+    return out
+
+
+def _lins_tensors(config: Config) -> Shapes:
+    return {f"lin{i}.model.1.weight": (1, c, 1, 1) for i, c in enumerate(LPIPS_VGG_CHANNELS)}
+
+
+_TABLES = {
+    "stylegan2-generator": generator_tensors,
+    "stylegan2-discriminator": discriminator_tensors,
+    "fan": fan_tensors,
+    "vgg16": vgg16_tensors,
+    "lpips-lins": _lins_tensors,
+    "sample-encoder": encoder_tensors,
+}
+
+
+def expected_tensors(kind: str, config: Config) -> Shapes:
+    """Name -> shape for a checkpoint of `kind`; `config` has every field, checked for its range."""
+    return _TABLES[kind](config)

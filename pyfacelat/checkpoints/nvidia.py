@@ -85,7 +85,7 @@ def _collect(source: Source, entry: str, root: ModuleRecord) -> dict[str, Tensor
             ("_buffers", TensorRecord),
             ("_modules", ModuleRecord),
         ):
-            members = module.state.get(group)
+            members: Any = module.state.get(group)
             if type(members) not in (dict, InertDict):
                 source.fail(f"{group} is missing or no dict", place)
             if len(members) > _MAX_MODULES:
@@ -97,7 +97,7 @@ def _collect(source: Source, entry: str, root: ModuleRecord) -> dict[str, Tensor
                     continue
                 if type(value) is not kind:
                     source.fail(f"is {shown(value)}", f"{place}.{name}")
-                if kind is ModuleRecord:
+                if isinstance(value, ModuleRecord):
                     todo.append((f"{prefix}{name}.", value, depth + 1))
                     continue
                 full = prefix + name

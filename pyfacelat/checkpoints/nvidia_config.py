@@ -176,7 +176,7 @@ class _Reader:
     def kwargs(self, module: ModuleRecord, positional: tuple[str, ...]) -> dict[str, Any]:
         """The constructor call of `module` as one dict."""
         place = f"{self.name}._init_kwargs"
-        kwargs = module.state.get("_init_kwargs")
+        kwargs: Any = module.state.get("_init_kwargs")
         args = module.state.get("_init_args", ())
         if type(kwargs) not in (dict, InertDict) or type(args) is not tuple:
             self.source.fail("the record of the constructor's arguments is missing", place)
@@ -192,8 +192,8 @@ class _Reader:
     def child(self, module: ModuleRecord, *path: str) -> ModuleRecord | None:
         """Submodule by names; None when it is absent."""
         for name in path:
-            children = module.state.get("_modules")
-            found = children.get(name) if type(children) in (dict, InertDict) else None  # type: ignore[union-attr]
+            children: Any = module.state.get("_modules")
+            found = children.get(name) if type(children) in (dict, InertDict) else None
             if type(found) is not ModuleRecord:
                 return None
             module = found

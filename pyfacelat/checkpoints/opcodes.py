@@ -140,7 +140,10 @@ class Machine:
         return int.from_bytes(self.take(count), "little")
 
     def text(self, count: int) -> str:
-        """The next `count` bytes as UTF-8. (Pickle also allows lone surrogates; nobody needs them.)"""
+        """The next `count` bytes as UTF-8.
+
+        Pickle also allows lone surrogates; nobody needs them.
+        """
         try:
             return str(self.take(count), "utf-8")
         except UnicodeDecodeError:
@@ -212,7 +215,7 @@ class Machine:
             "file needs; nothing was imported or run"
         )
 
-    def reduce(self) -> None:
+    def _reduce(self) -> None:
         args, func = self.pop(), self.pop()
         if type(args) is not tuple:
             self.fail("calls something with arguments that are no tuple")
@@ -221,7 +224,7 @@ class Machine:
             self.fail(f"calls {func.name if isinstance(func, Global) else shown(func)}")
         self.stack.append(call(self, args))
 
-    def new_object(self) -> None:
+    def _new_object(self) -> None:
         args, cls = self.pop(), self.pop()
         if type(args) is not tuple:
             self.fail("creates an object with arguments that are no tuple")
@@ -230,13 +233,13 @@ class Machine:
             self.fail(f"creates a {cls.name if isinstance(cls, Global) else shown(cls)}")
         self.stack.append(new(self, args))
 
-    def build(self) -> None:
+    def _build(self) -> None:
         state, target = self.pop(), self.top()
         if type(target) not in BUILDABLE:
             self.fail(f"sets the state of {shown(target)}")
         target.build(self, state)
 
-    def persistent_id(self) -> None:
+    def _persistent_id(self) -> None:
         pid = self.pop()
         if self.persistent is None:
             self.fail("refers to data outside of the pickle")
@@ -244,7 +247,7 @@ class Machine:
 
     # Containers
 
-    def set_items(self, items: list[Any]) -> None:
+    def _set_items(self, items: list[Any]) -> None:
         target = self.top()
         if type(target) is not dict and type(target) is not InertDict:
             self.fail(f"sets an item of {shown(target)}")
@@ -253,63 +256,63 @@ class Machine:
         for i in range(0, len(items), 2):
             target[self.key(items[i])] = items[i + 1]
 
-    def append_items(self, items: list[Any]) -> None:
+    def _append_items(self, items: list[Any]) -> None:
         target = self.top()
         if type(target) is not list:
             self.fail(f"appends to {shown(target)}")
         target.extend(items)
 
-    def add_items(self, items: list[Any]) -> None:
+    def _add_items(self, items: list[Any]) -> None:
         target = self.top()
         if type(target) is not set:
             self.fail(f"adds to {shown(target)}")
         for item in items:
             target.add(self.key(item))
 
-    def make_tuple(self, count: int) -> None:
+    def _make_tuple(self, count: int) -> None:
         items = [self.pop() for _ in range(count)]
         self.stack.append(tuple(reversed(items)))
 
-    def memo_get(self, index: int) -> None:
+    def _memo_get(self, index: int) -> None:
         if index not in self.memo:
             self.fail(f"recalls value {index}, which was never stored")
         self.stack.append(self.memo[index])
 
-    def memo_put(self, index: int) -> None:
+    def _memo_put(self, index: int) -> None:
         self.memo[index] = self.top()
 
-    def long1(self) -> None:
+    def _long1(self) -> None:
         count = self.number(1)
         if count > _MAX_INT_BYTES:
             self.fail(f"an integer of {count} bytes")
         self.stack.append(int.from_bytes(self.take(count), "little", signed=True))
 
-    def old_string(self, count: int) -> None:
+    def _old_string(self, count: int) -> None:
         # Python 2's str: in weight files, names and keys.
         try:
             self.stack.append(str(self.take(count), "ascii"))
         except UnicodeDecodeError:
             self.fail("a Python 2 string that is not ASCII")
 
-    def global_(self) -> None:
+    def _global(self) -> None:
         module = self.line()
         self.stack.append(self.find(module, self.line()))
 
-    def stack_global(self) -> None:
+    def _stack_global(self) -> None:
         name, module = self.pop(), self.pop()
         self.stack.append(self.find(module, name))
 
-    def frame(self) -> None:
+    def _frame(self) -> None:
         count = self.number(8)
         if count > len(self.data) - self.pos:
             self.fail(f"a frame of {count} bytes, {len(self.data) - self.pos} are left")
 
-    def mark(self) -> None:
+    def _mark(self) -> None:
         self.marks.append(len(self.stack))
 
-    def push_dict_item(self) -> None:
+    def _push_dict_item(self) -> None:
         value, key = self.pop(), self.pop()
-        self.set_items([key, value])
+        self._set_items([key, value])
 
 
 def _push(value: object) -> Callable[[Machine], None]:
@@ -318,7 +321,7 @@ def _push(value: object) -> Callable[[Machine], None]:
 
 # Byte -> (name as in pickletools, action). STOP (0x2e) and PROTO (0x80) are in `Machine.run`.
 _OPCODES: dict[int, tuple[str, Callable[[Machine], None]]] = {
-    0x28: ("MARK", Machine.mark),
+    0x28: ("MARK", Machine._mark),
     0x29: ("EMPTY_TUPLE", _push(())),
     0x42: ("BINBYTES", lambda m: m.stack.append(m.take(m.number(4)))),
     0x43: ("SHORT_BINBYTES", lambda m: m.stack.append(m.take(m.number(1)))),
@@ -327,37 +330,37 @@ _OPCODES: dict[int, tuple[str, Callable[[Machine], None]]] = {
     0x4B: ("BININT1", lambda m: m.stack.append(m.number(1))),
     0x4D: ("BININT2", lambda m: m.stack.append(m.number(2))),
     0x4E: ("NONE", _push(None)),
-    0x51: ("BINPERSID", Machine.persistent_id),
-    0x52: ("REDUCE", Machine.reduce),
-    0x54: ("BINSTRING", lambda m: m.old_string(m.number(4))),
-    0x55: ("SHORT_BINSTRING", lambda m: m.old_string(m.number(1))),
+    0x51: ("BINPERSID", Machine._persistent_id),
+    0x52: ("REDUCE", Machine._reduce),
+    0x54: ("BINSTRING", lambda m: m._old_string(m.number(4))),
+    0x55: ("SHORT_BINSTRING", lambda m: m._old_string(m.number(1))),
     0x58: ("BINUNICODE", lambda m: m.stack.append(m.text(m.number(4)))),
     0x5D: ("EMPTY_LIST", lambda m: m.stack.append([])),
-    0x61: ("APPEND", lambda m: m.append_items([m.pop()])),
-    0x62: ("BUILD", Machine.build),
-    0x63: ("GLOBAL", Machine.global_),
-    0x65: ("APPENDS", lambda m: m.append_items(m.pop_mark())),
-    0x68: ("BINGET", lambda m: m.memo_get(m.number(1))),
-    0x6A: ("LONG_BINGET", lambda m: m.memo_get(m.number(4))),
-    0x71: ("BINPUT", lambda m: m.memo_put(m.number(1))),
-    0x72: ("LONG_BINPUT", lambda m: m.memo_put(m.number(4))),
-    0x73: ("SETITEM", Machine.push_dict_item),
+    0x61: ("APPEND", lambda m: m._append_items([m.pop()])),
+    0x62: ("BUILD", Machine._build),
+    0x63: ("GLOBAL", Machine._global),
+    0x65: ("APPENDS", lambda m: m._append_items(m.pop_mark())),
+    0x68: ("BINGET", lambda m: m._memo_get(m.number(1))),
+    0x6A: ("LONG_BINGET", lambda m: m._memo_get(m.number(4))),
+    0x71: ("BINPUT", lambda m: m._memo_put(m.number(1))),
+    0x72: ("LONG_BINPUT", lambda m: m._memo_put(m.number(4))),
+    0x73: ("SETITEM", Machine._push_dict_item),
     0x74: ("TUPLE", lambda m: m.stack.append(tuple(m.pop_mark()))),
-    0x75: ("SETITEMS", lambda m: m.set_items(m.pop_mark())),
+    0x75: ("SETITEMS", lambda m: m._set_items(m.pop_mark())),
     0x7D: ("EMPTY_DICT", lambda m: m.stack.append({})),
-    0x81: ("NEWOBJ", Machine.new_object),
-    0x85: ("TUPLE1", lambda m: m.make_tuple(1)),
-    0x86: ("TUPLE2", lambda m: m.make_tuple(2)),
-    0x87: ("TUPLE3", lambda m: m.make_tuple(3)),
+    0x81: ("NEWOBJ", Machine._new_object),
+    0x85: ("TUPLE1", lambda m: m._make_tuple(1)),
+    0x86: ("TUPLE2", lambda m: m._make_tuple(2)),
+    0x87: ("TUPLE3", lambda m: m._make_tuple(3)),
     0x88: ("NEWTRUE", _push(True)),
     0x89: ("NEWFALSE", _push(False)),
-    0x8A: ("LONG1", Machine.long1),
+    0x8A: ("LONG1", Machine._long1),
     0x8C: ("SHORT_BINUNICODE", lambda m: m.stack.append(m.text(m.number(1)))),
     0x8D: ("BINUNICODE8", lambda m: m.stack.append(m.text(m.number(8)))),
     0x8E: ("BINBYTES8", lambda m: m.stack.append(m.take(m.number(8)))),
     0x8F: ("EMPTY_SET", lambda m: m.stack.append(set())),
-    0x90: ("ADDITEMS", lambda m: m.add_items(m.pop_mark())),
-    0x93: ("STACK_GLOBAL", Machine.stack_global),
-    0x94: ("MEMOIZE", lambda m: m.memo_put(len(m.memo))),
-    0x95: ("FRAME", Machine.frame),
+    0x90: ("ADDITEMS", lambda m: m._add_items(m.pop_mark())),
+    0x93: ("STACK_GLOBAL", Machine._stack_global),
+    0x94: ("MEMOIZE", lambda m: m._memo_put(len(m.memo))),
+    0x95: ("FRAME", Machine._frame),
 }

@@ -25,10 +25,10 @@ def read(
 ) -> Checkpoint:
     """Read a weight file without running anything in it.
 
-    Supported: safetensors written by this package; network pickles of NVIDIA's stylegan2-ada-pytorch
-    and of the StyleGAN2 in stylegan3; torch state dicts (zip or legacy) of torchvision's VGG16,
-    face_alignment's FAN and the LPIPS linear layers. Time and memory are proportional to the size
-    of the file.
+    Supported: safetensors written by this package; network pickles of NVIDIA's
+    stylegan2-ada-pytorch and of the StyleGAN2 in stylegan3; torch state dicts (zip or legacy) of
+    torchvision's VGG16, face_alignment's FAN and the LPIPS linear layers. Time and memory are
+    proportional to the size of the file.
 
     Args:
         path: the file.
@@ -69,5 +69,5 @@ def read_source(source: Source, *, part: str = "generator") -> Checkpoint:
     except MemoryError:
         raise CheckpointError(source.name, "needs more memory than there is") from None
     source.fail(
-        "is of no known format: not safetensors, nor a pickle of protocol 2 to 5, nor a torch archive"
+        "is of no known format: no safetensors, no pickle of protocol 2 to 5, no torch archive"
     )

@@ -68,6 +68,7 @@ class InertDict(dict[Any, Any]):
         self.origin = origin
 
     def build(self, machine: Machine, state: object) -> None:
+        """Accept what torch attaches to a state dict, and drop it."""
         # torch attaches `_metadata` (module versions) to a state dict; nothing here needs it.
         known = type(state) is dict and len(state) == 1 and "_metadata" in state
         if self.origin != "OrderedDict" or not known:
@@ -93,6 +94,7 @@ class NetworkRecord:
         self.state: dict[str, Any] | None = None
 
     def build(self, machine: Machine, state: object) -> None:
+        """Take the state, once."""
         if self.state is not None or type(state) not in (dict, InertDict):
             machine.fail("sets the state of a Network twice, or not from a dict")
         self.state = state  # type: ignore[assignment]
@@ -115,10 +117,11 @@ class DtypeRecord:
 
     @property
     def itemsize(self) -> int:
+        """Bytes of one value."""
         return int(self.code[1:])
 
     def build(self, machine: Machine, state: object) -> None:
-        # (version, byte order, subdtype, names, fields, itemsize, alignment, flags)
+        """Check the byte order; (version, order, subdtype, names, fields, size, ...)."""
         ok = (
             type(state) is tuple
             and len(state) >= 8
@@ -143,9 +146,10 @@ class ArrayRecord:
         self.data = memoryview(b"")
 
     def build(self, machine: Machine, state: object) -> None:
+        """Take (version, shape, dtype, fortran order, data), once, checked against each other."""
         if self.shape is not None or type(state) is not tuple or len(state) != 5:
             machine.fail("a malformed numpy array")
-        version, shape, dtype, fortran, data = state  # type: ignore[misc]
+        version, shape, dtype, fortran, data = state
         if type(version) is not int or type(dtype) is not DtypeRecord:
             machine.fail("a numpy array of objects")
         if type(fortran) is not bool or type(data) is not memoryview:

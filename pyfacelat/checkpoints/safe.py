@@ -68,7 +68,7 @@ def _parse_json(source: Source, text: bytes | str, place: str) -> dict[str, Any]
         source.fail(f"not valid JSON: {shown(str(error))}", place)
     if type(value) is not dict:
         source.fail("not a JSON object", place)
-    return value  # type: ignore[no-any-return]
+    return dict(value)
 
 
 def check_config_size(source: Source, config: Mapping[str, Any]) -> None:
@@ -147,11 +147,9 @@ def read_safetensors(source: Source) -> Checkpoint:
     if len(data) < 8:
         source.fail("is too short for a safetensors file")
     (size,) = struct.unpack_from("<Q", data)
-    if not 2 <= size <= min(_MAX_HEADER_BYTES, len(data) - 8):
-        source.fail(
-            f"a header of {size} bytes, at most {min(_MAX_HEADER_BYTES, len(data) - 8)} are possible",
-            "header",
-        )
+    most = min(_MAX_HEADER_BYTES, len(data) - 8)
+    if not 2 <= size <= most:
+        source.fail(f"a header of {size} bytes; at most {most} are possible here", "header")
     header = _parse_json(source, bytes(data[8 : 8 + size]), "header")
     body = data[8 + size :]
     metadata = header.pop("__metadata__", {})
@@ -176,7 +174,7 @@ def read_safetensors(source: Source) -> Checkpoint:
         source.fail(f"{len(header)} tensors, more than {_MAX_TENSORS}", "header")
 
     def start(item: tuple[str, Any]) -> tuple[int, int]:
-        offsets = item[1].get("data_offsets") if type(item[1]) is dict else None
+        offsets: Any = item[1].get("data_offsets") if type(item[1]) is dict else None
         ok = type(offsets) is list and len(offsets) == 2 and all(type(x) is int for x in offsets)
         return (offsets[0], offsets[1]) if ok else (0, 0)
 
@@ -248,7 +246,7 @@ def write_safetensors(
                 value = value.to("cpu", _stored_dtype(value, dtype)).contiguous()
                 check_finite(source, key, value)
                 if value.numel():
-                    file.write(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+                    file.write(value.reshape(-1).view(torch.uint8).numpy().data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

@@ -63,6 +63,7 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of raw data."""
         return self.numel * self.dtype.itemsize
 
     def tensor(self, source: Source, place: str) -> Tensor:
@@ -95,6 +96,7 @@ class TensorRecord:
 
     @property
     def numel(self) -> int:
+        """Elements of the view."""
         return _product(self.size)
 
     def materialise(self, source: Source, place: str) -> Tensor:

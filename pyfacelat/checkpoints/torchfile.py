@@ -6,13 +6,12 @@ pickle inside goes through the same opcode machine as NVIDIA's files; torch.load
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from .checkpoint import Checkpoint, check_shapes, materialise
 from .container import read_zip
-from .names import LPIPS_VGG_CHANNELS, VGG16_CONVS
+from .names import expected_tensors
 from .nvidia import PERSISTENCE_HINT
 from .opcodes import Machine
 from .records import COMMON_GLOBALS, Global, InertDict
@@ -115,43 +114,20 @@ def _state_dict(source: Source, value: object) -> dict[str, TensorRecord]:
     return out
 
 
-def _sizes(records: Mapping[str, TensorRecord]) -> dict[str, tuple[int, ...]]:
-    return {name: record.size for name, record in records.items()}
-
-
-def _vgg16(source: Source, records: dict[str, TensorRecord]) -> tuple[dict[str, Any], list[str]]:
-    """Only the convolutions are kept; the classifier is 89 % of the file and no use here."""
-    features = {name: r for name, r in records.items() if not name.startswith("classifier.")}
-    expected: dict[str, tuple[int, ...]] = {}
-    for index, (fan_in, fan_out) in VGG16_CONVS.items():
-        expected[f"features.{index}.weight"] = (fan_out, fan_in, 3, 3)
-        expected[f"features.{index}.bias"] = (fan_out,)
-    check_shapes(source, expected, _sizes(features))
-    return {}, list(expected)
-
-
-def _lpips_lins(
-    source: Source, records: dict[str, TensorRecord]
-) -> tuple[dict[str, Any], list[str]]:
-    expected = {f"lin{i}.model.1.weight": (1, c, 1, 1) for i, c in enumerate(LPIPS_VGG_CHANNELS)}
-    check_shapes(source, expected, _sizes(records))
-    return {"net": "vgg"}, list(expected)
-
-
-def _fan(source: Source, records: dict[str, TensorRecord]) -> tuple[dict[str, Any], list[str]]:
+def _fan_config(source: Source, records: dict[str, TensorRecord]) -> dict[str, Any]:
     """face_alignment's FAN: as many stacks as it has heads l0, l1, ..."""
     stacks = 0
     while f"l{stacks}.weight" in records:
         stacks += 1
-    head, stem = records["l0.weight"].size, records["conv1.weight"].size
-    if not 1 <= stacks <= 8 or len(head) != 4 or stem != (64, 3, 7, 7):
-        source.fail("a FAN with an unknown stem or more than 8 stacks")
+    head = records["l0.weight"].size
+    if stacks > 8 or len(head) != 4 or not 1 <= head[0] <= 10_000 or not 8 <= head[1] <= 1024:
+        source.fail(f"a FAN with {stacks} stacks and a head of shape {list(head)}", "l0.weight")
     depth = 1
     while f"m0.b1_{depth + 1}.bn1.weight" in records:
         depth += 1
-    if not depth <= 8:
+    if depth > 6:
         source.fail(f"a FAN with hourglasses of depth {depth}")
-    config = {
+    return {
         "num_stacks": stacks,
         "width": head[1],
         "depth": depth,
@@ -159,7 +135,6 @@ def _fan(source: Source, records: dict[str, TensorRecord]) -> tuple[dict[str, An
         "input_size": 256,
         "stem": "fan",
     }
-    return config, list(records)
 
 
 def read_torch(source: Source) -> Checkpoint:
@@ -175,23 +150,28 @@ def read_torch(source: Source) -> Checkpoint:
         else read_legacy(source, source.data, _TORCH_GLOBALS, hints=_HINTS)
     )
     records = _state_dict(source, value)
+    config: dict[str, Any] = {}
     if "features.0.weight" in records:
-        kind, (config, names) = "vgg16", _vgg16(source, records)
+        kind = "vgg16"
+        # The classifier is 89 % of the file and of no use here.
+        records = {k: r for k, r in records.items() if not k.startswith("classifier.")}
     elif "lin0.model.1.weight" in records:
-        kind, (config, names) = "lpips-lins", _lpips_lins(source, records)
+        kind = "lpips-lins"
     elif {"conv1.weight", "l0.weight", "m0.b1_1.bn1.weight"} <= records.keys():
-        kind, (config, names) = "fan", _fan(source, records)
+        kind, config = "fan", _fan_config(source, records)
     else:
         first = ", ".join(shown(name, 40) for name in list(records)[:3])
         source.fail(
             f"holds {len(records)} tensors of a network that is not known here; the first are: "
             f"{first or 'none'}"
         )
-    for name in names:
-        dtype = records[name].storage.dtype
+    expected = expected_tensors(kind, config)
+    check_shapes(source, expected, {name: record.size for name, record in records.items()})
+    for name, record in records.items():
+        dtype = record.storage.dtype
         # BatchNorm counts its batches in int64.
-        if not (dtype.is_floating_point or re.search(r"\.num_batches_tracked$", name)):
+        if not (dtype.is_floating_point or name.endswith(".num_batches_tracked")):
             source.fail(f"has dtype {dtype}, not a floating-point one", name)
-    tensors = materialise(source, {name: records[name] for name in names})
+    tensors = materialise(source, {name: records[name] for name in expected})
     form = "torch-zip" if zipped else "torch-legacy"
     return Checkpoint(kind, config, tensors, {"format": form}, source.name)

@@ -1,0 +1,421 @@
+"""Weight files become networks: the one place where checkpoints meet nets.
+
+A network is named ("sample", "2dfan4", ...) or given as a path. Named files are looked for in fixed
+folders, and their SHA-256 is compared before they are parsed. Nothing is ever downloaded. Networks
+come back in evaluation mode and frozen, and making them leaves torch's global random state alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import os
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pyfacelat.checkpoints import (
+    Checkpoint,
+    Report,
+    Source,
+    check_shapes,
+    convert,
+    expected_tensors,
+    read_source,
+)
+from pyfacelat.errors import CheckpointError, DeviceError, MissingWeightsError
+from pyfacelat.losses.perceptual import LPIPS, lpips_vgg16
+from pyfacelat.nets.discriminator import Discriminator
+from pyfacelat.nets.fan import FAN, FANConfig
+from pyfacelat.nets.layers import load_strict
+from pyfacelat.nets.sample_encoder import FeatureTrunk, SampleEncoder, SampleEncoderConfig
+from pyfacelat.nets.stylegan2 import Generator
+from pyfacelat.nets.stylegan2_config import DiscriminatorConfig, GeneratorConfig
+
+__all__ = [
+    "Report",
+    "WeightFile",
+    "convert",
+    "known_weights",
+    "load_discriminator",
+    "load_encoder",
+    "load_generator",
+    "load_landmarker",
+    "load_perceptual",
+    "weights_dirs",
+]
+
+PathLike = str | os.PathLike[str]
+Device = str | torch.device
+_Net = TypeVar("_Net", bound=nn.Module)
+
+_ASSETS = Path(__file__).with_name("assets")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """A weight file that is known by name, and where it is.
+
+    Attributes:
+        name: what the load functions call it.
+        file: file name.
+        sha256: digest, or how it begins (as in the file's name); "" for the package's own files.
+        size: bytes, approximately.
+        searched: every path that is tried, in order.
+        found: the first of them that exists, or None.
+        how: where the file comes from and where it goes.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    size: int
+    searched: tuple[Path, ...]
+    found: Path | None
+    how: str
+
+
+# name -> (file, sha256 or its beginning, approximate bytes, origin)
+_DOWNLOADS = {
+    "2dfan4": (
+        "2DFAN4-11f355bf06.pth.tar",
+        "11f355bf06",
+        95_600_000,
+        "the landmark network of the face_alignment project (adrianb), which downloads it on its "
+        "first use",
+    ),
+    "vgg16": (
+        "vgg16-397923af.pth",
+        "397923af",
+        553_400_000,
+        "torchvision's VGG16, weights IMAGENET1K_V1, which torchvision downloads on its first use",
+    ),
+}
+_LPIPS_LINS = (
+    "vgg.pth",
+    "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    7_289,
+)
+_SAMPLES = {
+    "sample-generator": "generator.safetensors",
+    "sample-landmarker": "fan.safetensors",
+    "sample-encoder": "encoder.safetensors",
+}
+
+
+def weights_dirs() -> list[Path]:
+    """Folders in which weight files are looked for, in order.
+
+    $PYFACELAT_HOME/weights (default ~/.cache/pyfacelat/weights), then torch hub's checkpoints,
+    where torchvision and face_alignment keep theirs (TORCH_HOME moves it).
+    """
+    home = os.environ.get("PYFACELAT_HOME") or Path.home() / ".cache" / "pyfacelat"
+    return [Path(home).expanduser() / "weights", Path(torch.hub.get_dir()) / "checkpoints"]
+
+
+def known_weights() -> list[WeightFile]:
+    """Every weight file that is known by name, whether it is there or not."""
+    folders = weights_dirs()
+    rows = []
+    for name, (file, digest, size, origin) in _DOWNLOADS.items():
+        how = f"{file} is {origin}; put it into {folders[0]}"
+        rows.append(_row(name, file, digest, size, tuple(d / file for d in folders), how))
+    file, digest, size = _LPIPS_LINS
+    # find_spec of a top-level name finds the package without importing it.
+    spec = importlib.util.find_spec("lpips")
+    places = tuple(
+        Path(folder) / "weights" / "v0.1" / file
+        for folder in (spec.submodule_search_locations or () if spec else ())
+    )
+    how = f"weights/v0.1/{file} comes with the lpips package (pip install lpips)"
+    rows.append(_row("lpips-lins", f"lpips/weights/v0.1/{file}", digest, size, places, how))
+    for name, file in _SAMPLES.items():
+        how = f"{file} is part of this package; python -m pyfacelat.training.sample_models makes it"
+        rows.append(_row(name, file, "", 0, (_ASSETS / file,), how))
+    return rows
+
+
+def _row(
+    name: str, file: str, digest: str, size: int, searched: tuple[Path, ...], how: str
+) -> WeightFile:
+    found = next((path for path in searched if path.is_file()), None)
+    if found is not None:
+        size = found.stat().st_size
+    return WeightFile(name, file, digest, size, searched, found, how)
+
+
+def load_generator(
+    path_or_name: PathLike, *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> Generator:
+    """Load a StyleGAN2 generator: "sample", an NVIDIA network pickle, or a native safetensors file.
+
+    Args:
+        path_or_name: "sample" or a path.
+        device: where the network goes.
+        dtype: of its parameters; None means float32, whatever the file stores.
+
+    Returns:
+        The generator in evaluation mode, frozen; `w_stats` holds what the file says about W.
+
+    Raises:
+        CheckpointError: the file is malformed, hostile, unsupported, or no generator.
+        MissingWeightsError: there is no such file or name.
+        DeviceError: the device is not there.
+    """
+    where = _device(device)
+    checkpoint = _open(path_or_name, {"sample": "sample-generator"}, "network")
+    config = _config(checkpoint, "stylegan2-generator", GeneratorConfig)
+    stats = {k: v for k, v in checkpoint.tensors.items() if k.startswith("w_stats.")}
+    tensors = {k: v for k, v in checkpoint.tensors.items() if k not in stats}
+    net = _build(Generator, config, checkpoint, tensors, dtype)
+    net.w_stats = _w_stats(checkpoint, stats, config.w_dim, dtype or torch.float32)
+    return net.to(where).freeze()
+
+
+def load_discriminator(
+    path_or_name: PathLike, *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> Discriminator:
+    """Load a StyleGAN2 discriminator from an NVIDIA network pickle (entry D) or a native file.
+
+    Args, Raises: as `load_generator`; no discriminator is known by name.
+    """
+    where = _device(device)
+    checkpoint = _open(path_or_name, {}, "network", part="discriminator")
+    config = _config(checkpoint, "stylegan2-discriminator", DiscriminatorConfig)
+    return _frozen(_build(Discriminator, config, checkpoint, checkpoint.tensors, dtype), where)
+
+
+def load_landmarker(
+    name_or_path: PathLike = "2dfan4", *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> FAN:
+    """Load a landmark network: "2dfan4", "sample", or a file with a FAN.
+
+    Raises: as `load_generator`; MissingWeightsError says where 2DFAN-4 comes from and goes.
+    """
+    where = _device(device)
+    names = {"2dfan4": "2dfan4", "sample": "sample-landmarker"}
+    checkpoint = _open(name_or_path, names, "landmarker")
+    config = _config(checkpoint, "fan", FANConfig)
+    return _frozen(_build(FAN, config, checkpoint, checkpoint.tensors, dtype), where)
+
+
+def load_encoder(
+    name: PathLike = "sample", *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> SampleEncoder:
+    """Load the sample models' encoder: "sample", or a file that holds such a network.
+
+    Raises: as `load_generator`.
+    """
+    where = _device(device)
+    return _frozen(_encoder(_open(name, {"sample": "sample-encoder"}, "encoder"), dtype), where)
+
+
+def load_perceptual(
+    name: PathLike = "lpips-vgg16", *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> LPIPS:
+    """Load a perceptual metric.
+
+    Args:
+        name: "lpips-vgg16" (torchvision's VGG16 with the weights of the lpips package), "sample"
+            (features of the sample encoder), or a file that holds such an encoder.
+        device: where the metric goes.
+        dtype: of its parameters; None means float32.
+
+    Raises: as `load_generator`; MissingWeightsError says where VGG16 comes from and goes.
+    """
+    where = _device(device)
+    if name == "lpips-vgg16":
+        trunk, lins = _open_known("vgg16"), _open_known("lpips-lins")
+        _expect_kind(trunk, "vgg16")
+        _expect_kind(lins, "lpips-lins")
+        with _quiet_random():
+            net = lpips_vgg16(trunk.tensors, lins.tensors)
+    else:
+        names = {"lpips-vgg16": "", "sample": "sample-encoder"}
+        encoder = _encoder(_open(name, names, "perceptual"), torch.float32)
+        widths = encoder.config.widths
+        # Every stage counts alike: the mean over stages of the mean squared feature difference.
+        lins_ = [torch.full((width,), 1 / len(widths)) for width in widths]
+        net = LPIPS(FeatureTrunk(encoder.folded()), lins_)
+    return _frozen(net.to(dtype or torch.float32), where)
+
+
+# Finding and reading files
+
+
+def _device(device: Device) -> torch.device:
+    try:
+        where = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(f"device: {device!r} is no device") from None
+    if where.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (where.index or 0) >= count:
+            raise DeviceError(f"device: {where} asked for, {count} CUDA devices are there")
+    elif where.type != "cpu":
+        raise DeviceError(f"device: expected cpu or cuda, got {where}")
+    return where
+
+
+def _open(
+    given: PathLike, names: Mapping[str, str], argument: str, part: str = "generator"
+) -> Checkpoint:
+    """Read a file given by path, or by one of `names` (name -> row of `known_weights`)."""
+    text = os.fspath(given)
+    if text in names:
+        return _open_known(names[text])
+    if not Path(text).exists():
+        if Path(text).suffix or os.sep in text:
+            raise MissingWeightsError(f"{argument}: there is no file {text}")
+        close = difflib.get_close_matches(text.lower(), names, n=1)
+        raise MissingWeightsError(
+            f"{argument}: {text!r} is neither a file nor a known name"
+            + (f"; did you mean {close[0]!r}?" if close else "")
+            + (f" Known names: {', '.join(names)}" if names else "")
+        )
+    known = {row.file: row.sha256 for row in known_weights() if row.sha256}
+    return _read_checked(text, known.get(Path(text).name, ""), part)
+
+
+def _open_known(name: str) -> Checkpoint:
+    row = next(row for row in known_weights() if row.name == name)
+    if row.found is None:
+        searched = "".join(f"\n  looked for {path}" for path in row.searched)
+        raise MissingWeightsError(
+            f"{name}: {row.file} is needed and not there. {row.how}.{searched}"
+        )
+    return _read_checked(os.fspath(row.found), row.sha256)
+
+
+def _read_checked(path: str, sha256: str, part: str = "generator") -> Checkpoint:
+    """Read a file once, compare its digest, and parse the very same bytes."""
+    source = Source.open(path)
+    if sha256:
+        digest = hashlib.sha256(source.data).hexdigest()
+        if not digest.startswith(sha256):
+            raise CheckpointError(
+                path,
+                f"its SHA-256 begins with {digest[: len(sha256)]}, expected {sha256}: the file is "
+                "damaged or not the one its name says",
+            )
+    return read_source(source, part=part)
+
+
+# From checkpoint to network
+
+
+def _expect_kind(checkpoint: Checkpoint, kind: str) -> None:
+    if checkpoint.kind != kind:
+        raise CheckpointError(checkpoint.file, f"holds a {checkpoint.kind}, expected a {kind}")
+
+
+# Upper limits of integers in configs; what the config classes do not limit themselves.
+_LIMITS = {"channel_base": 1 << 24, "num_mapping_layers": 64, "img_channels": 64}
+_DEFAULT_LIMIT = 1 << 16
+
+_Config = TypeVar("_Config")
+
+
+def _config(checkpoint: Checkpoint, kind: str, cls: type[_Config]) -> _Config:
+    """The config of a checkpoint as dataclass; names, types and ranges of its fields checked."""
+    _expect_kind(checkpoint, kind)
+    file, values = checkpoint.file, checkpoint.config
+    hints = typing.get_type_hints(cls)
+    fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name, value in values.items():
+        if name not in fields:
+            raise CheckpointError(
+                file, f"unknown field; known are {', '.join(fields)}", f"config.{name}"
+            )
+        if not _fits(value, hints[name]):
+            raise CheckpointError(
+                file, f"expected {hints[name]}, got {str(value)[:60]}", f"config.{name}"
+            )
+        limit = _LIMITS.get(name, _DEFAULT_LIMIT)
+        items = value.values() if isinstance(value, dict) else value
+        for item in items if isinstance(value, (list, tuple, dict)) else [value]:
+            if isinstance(item, int) and item > limit:
+                raise CheckpointError(file, f"{item} is more than {limit}", f"config.{name}")
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(file, str(error), "config") from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value has the type of a dataclass field."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if hint is type(None):
+        return value is None
+    if hint is float:
+        return type(value) in (int, float)
+    if origin is tuple:
+        return isinstance(value, (list, tuple)) and all(_fits(item, args[0]) for item in value)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        # JSON has only text as keys.
+        return isinstance(value, dict) and all(
+            str(key).isdecimal() and len(str(key)) < 8 and _fits(item, args[1])
+            for key, item in value.items()
+        )
+    return type(value) is hint
+
+
+def _build(
+    cls: type[_Net],
+    config: Any,
+    checkpoint: Checkpoint,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+) -> _Net:
+    """The network of a config with the tensors of its file, on the CPU."""
+    expected = expected_tensors(checkpoint.kind, dataclasses.asdict(config))
+    # Before anything is allocated: a few bytes of config can ask for terabytes.
+    source = Source(checkpoint.file, b"")
+    check_shapes(source, expected, {k: tuple(v.shape) for k, v in tensors.items()})
+    with _quiet_random():
+        net = cls(config).to(dtype or torch.float32)
+    try:
+        load_strict(net, tensors)
+    except ValueError as error:
+        raise CheckpointError(checkpoint.file, str(error)) from None
+    return net
+
+
+def _encoder(checkpoint: Checkpoint, dtype: torch.dtype | None) -> SampleEncoder:
+    config = _config(checkpoint, "sample-encoder", SampleEncoderConfig)
+    return _build(SampleEncoder, config, checkpoint, checkpoint.tensors, dtype).eval()
+
+
+def _w_stats(
+    checkpoint: Checkpoint, stats: Mapping[str, Tensor], w_dim: int, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    known = {"mean": (w_dim,), "cov_basis": (w_dim, w_dim), "cov_scale": (w_dim,)}
+    out = {}
+    for full, value in stats.items():
+        name = full.removeprefix("w_stats.")
+        if name not in known or tuple(value.shape) != known[name] or not value.is_floating_point():
+            raise CheckpointError(
+                checkpoint.file,
+                f"shape {list(value.shape)}, {value.dtype}; known are {known}, floating point",
+                full,
+            )
+        out[name] = value.to(dtype)
+    return out
+
+
+def _quiet_random() -> Any:
+    """Keep the global random state: initial values are drawn and then overwritten."""
+    return torch.random.fork_rng(devices=[])
+
+
+def _frozen(net: _Net, device: torch.device) -> _Net:
+    return net.to(device).eval().requires_grad_(False)
