@@ -95,7 +95,8 @@ class CMakeBuild(build_ext):
         defines = [f"-D{name}={value}" for name, value in options.items()]
         configure = [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *defines]
         for command in (configure, [cmake, "--build", str(build), "--parallel", jobs()]):
-            subprocess.run(command, check=True)
+            if subprocess.run(command).returncode:
+                raise SystemExit(f"pyfacelat: this build step failed: {' '.join(command)}")
 
 
     def copy_extensions_to_source(self) -> None:

@@ -11,3 +11,6 @@ extern "C" __attribute__((visibility("default"))) const char* pyfacelat_build_in
          "\nflags\t" PYFACELAT_FLAGS
          "\ntorch_headers\t" PYFACELAT_TORCH_BUILT;
 }
+
+// For the message about a GPU that none of the kernels was built for.
+extern "C" const char* pyfacelat_cuda_archs() { return PYFACELAT_ARCHS; }
