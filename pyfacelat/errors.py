@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
+    "ConfigError",
     "DeviceError",
     "FacelatError",
     "ImageError",
@@ -40,6 +41,10 @@ class CheckpointError(FacelatError, ValueError):
 
     def __reduce__(self) -> tuple[type[CheckpointError], tuple[str, str, str]]:
         return type(self), (self.file, self.reason, self.place)
+
+
+class ConfigError(FacelatError, ValueError):
+    """A setting has an unknown name, or a value out of range."""
 
 
 class ImageError(FacelatError, ValueError):

@@ -157,6 +157,9 @@ def lpips_vgg16(trunk_state: Mapping[str, Tensor], lin_state: Mapping[str, Tenso
                 f"lin_state: {name}: expected shape [1, {channels}, 1, 1], got {list(weight.shape)}"
             )
         lins.append(weight.detach().float().reshape(channels))
+    # Convolutions hand on their weights' layout; channels_last is the faster one, and makes the
+    # sums over channels contiguous.
+    trunk.to(memory_format=torch.channels_last)
     return LPIPS(trunk, lins, _VGG_SHIFT, _VGG_SCALE)
 
 

@@ -1,0 +1,107 @@
+"""The command line. Exit codes: 0 done, 1 failed run, 2 usage, 3 no face, 4 missing weights,
+5 bad file, 130 interrupted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from pyfacelat.cli.convert import convert
+from pyfacelat.cli.demo import demo
+from pyfacelat.cli.doctor import doctor
+from pyfacelat.cli.project import project
+from pyfacelat.errors import (
+    CheckpointError,
+    ConfigError,
+    FacelatError,
+    ImageError,
+    LandmarkError,
+    MissingWeightsError,
+    NoFaceError,
+)
+from pyfacelat.version import __version__
+
+app = typer.Typer(
+    name="pyfacelat",
+    help="Project faces into a StyleGAN2 latent space under a look target and a landmark target.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (project, demo, convert, doctor):
+    app.command()(command)
+
+_EXIT_CODES: tuple[tuple[type[FacelatError], int], ...] = (
+    (NoFaceError, 3),
+    (MissingWeightsError, 4),
+    (CheckpointError, 5),
+    (ImageError, 5),
+    (LandmarkError, 5),
+    (ConfigError, 2),
+)
+_FLAGS = ("--save-video", "--resume", "--json", "--half")
+_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code instead of raising."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = typer.main.get_command(app).main(
+            args=normalise(given), prog_name="pyfacelat", standalone_mode=False
+        )
+        return int(code or 0)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("interrupted", err=True)
+        return 130
+    except FacelatError as error:
+        typer.echo(f"pyfacelat: {error}", err=True)
+        return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+
+
+def normalise(arguments: Sequence[str]) -> list[str]:
+    """Accept the spellings of related tools: underscores in option names, and words for flags.
+
+    `--target_look a.png --save_video true` becomes `--target-look a.png --save-video`, and
+    `--save-video=0` becomes `--no-save-video`.
+    """
+    result: list[str] = []
+    pending = list(arguments)
+    while pending:
+        item = pending.pop(0)
+        if item == "--":
+            return [*result, item, *pending]
+        if not item.startswith("--"):
+            result.append(item)
+            continue
+        name, equals, value = item.partition("=")
+        name = name.replace("_", "-")
+        if name in _FLAGS:
+            word = value if equals else pending[0] if pending else ""
+            if word.lower() in _WORDS:
+                if not equals:
+                    pending.pop(0)
+                if _WORDS[word.lower()]:
+                    result.append(name)
+                elif name == "--save-video":
+                    result.append("--no-save-video")
+                continue
+        result.append(name + equals + value)
+    return result

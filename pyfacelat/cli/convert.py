@@ -1,0 +1,19 @@
+"""`pyfacelat convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A weight file in any known format.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store weights as float16.")] = False,
+) -> None:
+    """Convert a weight file to safetensors, without executing anything in it."""
+    from pyfacelat import zoo
+
+    typer.echo(str(zoo.convert(source, target, half=half)))

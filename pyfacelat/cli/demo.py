@@ -1,0 +1,38 @@
+"""`pyfacelat demo`."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pyfacelat.cli.project import run
+
+
+def demo(
+    outdir: Annotated[Path, typer.Option(help="Where the results are written.")] = Path("demo-out"),
+    preset: Annotated[str, typer.Option(help="balanced or reference.")] = "balanced",
+    save_video: Annotated[
+        bool, typer.Option("--save-video/--no-save-video", help="Write proj.mp4 as well.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Project the look of one bundled portrait onto the landmarks of the other.
+
+    Runs offline, on the sample models, in seconds on a CPU.
+    """
+    assets = resources.files("pyfacelat") / "assets"
+    with (
+        resources.as_file(assets / "look.png") as look,
+        resources.as_file(assets / "landmarks.png") as landmarks,
+    ):
+        run(
+            str(look),
+            str(landmarks),
+            outdir=outdir,
+            save_video=save_video,
+            as_json=as_json,
+            preset=preset,
+        )

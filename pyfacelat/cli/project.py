@@ -1,0 +1,166 @@
+"""`pyfacelat project`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pyfacelat.errors import ConfigError, LandmarkError
+
+LookArgument = Annotated[
+    str | None, typer.Argument(help="Image of the face to look like.", show_default=False)
+]
+LandmarksArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="Image, or file of 68 points, with the landmarks to have. Default: the look's own.",
+        show_default=False,
+    ),
+]
+
+
+def project(
+    look: LookArgument = None,
+    landmarks: LandmarksArgument = None,
+    target_look: Annotated[str | None, typer.Option(help="The same as LOOK.")] = None,
+    target_landmarks: Annotated[str | None, typer.Option(help="The same as LANDMARKS.")] = None,
+    network: Annotated[
+        str, typer.Option(help='StyleGAN2 file (.pkl, .safetensors), or "sample".')
+    ] = "sample",
+    outdir: Annotated[Path, typer.Option(help="Where results are written.")] = Path("out"),
+    preset: Annotated[str, typer.Option(help="balanced, or reference (as published).")] = "balanced",
+    space: Annotated[str, typer.Option(help="w or w+.")] = "w+",
+    steps: Annotated[
+        int | None, typer.Option("--steps", "--num-steps", help="Steps in all. Default: the preset's.")
+    ] = None,
+    lpips_weight: Annotated[
+        float | None, typer.Option("--perceptual-weight", "--lpips-weight", help="Of the look term.")
+    ] = None,
+    landmark_weight: Annotated[float | None, typer.Option(help="Of the landmark term.")] = None,
+    loss_weights: Annotated[
+        str | None, typer.Option(help="Weights by term, e.g. pixel=5,prior=0.1.")
+    ] = None,
+    group_weights: Annotated[
+        str | None,
+        typer.Option(
+            "--group-weights",
+            "--landmark-weights",
+            help="Weights by landmark group, e.g. outer_lip=5,jaw=0.05, or nine or 68 numbers.",
+        ),
+    ] = None,
+    perceptual: Annotated[str, typer.Option(help="auto, sample or lpips-vgg16.")] = "auto",
+    landmarker: Annotated[str, typer.Option(help="auto, sample or 2dfan4.")] = "auto",
+    normalize: Annotated[
+        str | None,
+        typer.Option(help="Landmark network's input: unit, or minmax as the published code."),
+    ] = None,
+    init: Annotated[str, typer.Option(help="auto, mean, encoder, or a file of latents.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 303,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    save_video: Annotated[
+        bool, typer.Option("--save-video/--no-save-video", help="Write proj.mp4 as well.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Project a face under a look target and a landmark target.
+
+    Writes latents, noise, pictures, losses and a report to OUTDIR.
+    """
+    face = _one("LOOK", "--target-look", look, target_look)
+    if face is None:
+        raise typer.BadParameter("give an image as LOOK or with --target-look")
+    target = _one("LANDMARKS", "--target-landmarks", landmarks, target_landmarks)
+    weights = _terms(loss_weights, perceptual=lpips_weight, landmark=landmark_weight)
+    groups = _groups(group_weights)
+    run(
+        face,
+        target,
+        outdir=outdir,
+        save_video=save_video,
+        as_json=as_json,
+        network=network,
+        preset=_preset(preset, normalize),
+        space=space,
+        steps=steps,
+        loss_weights=weights or None,
+        group_weights=groups,
+        perceptual=perceptual,
+        landmarker=landmarker,
+        init=init,
+        seed=seed,
+        device=device,
+        resume=resume,
+    )
+
+
+def run(
+    look: Any, landmarks: Any, *, outdir: Path, save_video: bool, as_json: bool, **settings: Any
+) -> None:
+    """Project, write everything, and say in words or JSON what came out."""
+    import pyfacelat
+
+    tty = sys.stderr.isatty()
+    result = pyfacelat.project(
+        look, landmarks, outdir=outdir, progress=tty and not as_json, **settings
+    )
+    if save_video:
+        result.save(outdir, video=True)
+    if as_json:
+        typer.echo(json.dumps({"outdir": str(outdir), **result.summary()}))
+        return
+    seconds = result.timings["total"]
+    steps = len(result.losses["total"])
+    for index, error in enumerate(result.landmark_error.tolist()):
+        which = f" image {index}:" if len(result) > 1 else ""
+        typer.echo(f"{steps} steps in {seconds:.1f} s,{which} landmark error {100 * error:.1f} %")
+    first = outdir if len(result) == 1 else outdir / "000"
+    typer.echo(f"picture  {first / 'strip.png'}\nreport   {first / 'report.html'}")
+
+
+def _one(argument: str, option: str, first: str | None, second: str | None) -> str | None:
+    if first is not None and second is not None:
+        raise typer.BadParameter(f"{argument} and {option} are the same; give one")
+    return first if first is not None else second
+
+
+def _terms(text: str | None, **named: float | None) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for item in (text or "").split(","):
+        if not item.strip():
+            continue
+        name, equals, value = item.partition("=")
+        try:
+            weights[name.strip()] = float(value)
+        except ValueError:
+            raise ConfigError(
+                f"loss_weights: expected pairs like pixel=5,prior=0.1, got {item!r}"
+            ) from None
+    return weights | {name: value for name, value in named.items() if value is not None}
+
+
+def _groups(text: str | None) -> Any:
+    if text is None:
+        return None
+    from pyfacelat.faces import groups
+
+    try:
+        weights = groups.parse(text)
+        groups.expand(weights)
+    except LandmarkError as error:
+        raise ConfigError(str(error)) from None
+    return weights
+
+
+def _preset(name: str, normalize: str | None) -> Any:
+    if normalize is None:
+        return name
+    import dataclasses
+
+    from pyfacelat.projection import make_config
+
+    return dataclasses.replace(make_config(name), normalize=normalize)

@@ -1,0 +1,1 @@
+"""Faces: landmark groups, heat maps and points, drawing."""

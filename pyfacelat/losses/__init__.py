@@ -1,0 +1,1 @@
+"""Loss terms; each returns one value per image, never a mean over the batch."""

@@ -1,0 +1,260 @@
+"""What a projection does, as frozen dataclasses, and the presets.
+
+`reference` is the published landmark projection (2021), number for number, with its faults mended: the
+landmark lines are not painted on the target before the landmark network sees it, images are not
+stretched to the batch's extremes, the gradient at zero distance is zero instead of NaN, the landmark
+network is frozen, and the optimised noise belongs to the result.
+
+`balanced` inverts the look first and then moves as little as it can, in whitened coordinates, towards
+heat maps drawn from the target's points: heat maps taken from an image carry that image's style, and a
+look term that stays on while the landmarks move forbids what the landmark term asks for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pyfacelat.errors import ConfigError
+from pyfacelat.faces.groups import GROUPS, REFERENCE_WEIGHTS, GroupWeights, expand
+from pyfacelat.losses.landmark import Normalize, Reduction, Resize
+
+Term = Literal["perceptual", "landmark", "noise", "pixel", "prior", "pull"]
+Space = Literal["w", "w+"]
+Coordinates = Literal["raw", "whitened"]
+TargetMaps = Literal["image", "points"]
+
+TERMS: tuple[str, ...] = get_args(Term)
+SPACES: tuple[str, ...] = get_args(Space)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One optimisation: which terms, how long, how fast.
+
+    Attributes:
+        name: shown in progress and reports.
+        steps: number of Adam steps, >= 1.
+        weights: weight of each term that is on; total = sum of weight * term, per image.
+        learning_rate: Adam's, before the ramps, in units of the latent coordinates.
+        ramp_up, ramp_down: shares of the steps in which the rate rises and falls.
+        latent_noise: standard deviation of the noise on the latent at step 0, in units of the
+            latent's own spread (raw coordinates: w_std; whitened: 1).
+        latent_noise_ramp: share of the steps after which that noise is gone.
+        optimise_noise: whether the generator's noise maps are optimised too, from N(0, 1).
+        keep_best: end at the step with the smallest total among those without latent noise,
+            per image; otherwise at the last step.
+    """
+
+    name: str
+    steps: int
+    weights: Mapping[str, float]
+    learning_rate: float = 0.1
+    ramp_up: float = 0.05
+    ramp_down: float = 0.25
+    latent_noise: float = 0.05
+    latent_noise_ramp: float = 0.75
+    optimise_noise: bool = False
+    keep_best: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ConfigError(f"steps: expected an integer >= 1, got {self.steps!r}")
+        check_weights(self.weights)
+
+
+@dataclass(frozen=True)
+class ProjectionConfig:
+    """Everything that decides the result of a projection besides networks and inputs.
+
+    Attributes:
+        preset: the name it started from.
+        space: "w" one latent row for all layers, "w+" one per layer.
+        stages: run one after the other, each from the end of the one before.
+        coordinates: optimise w itself ("raw") or its whitened form v = (w - mean) / scale in the
+            eigenbasis of the generator's own w ("whitened").
+        target_maps: landmark targets as the landmark network's maps of the target image ("image"),
+            or as Gaussians drawn at its points ("points"; always so when points are given).
+        reduction, resize, normalize: see `losses.landmark`. `normalize="minmax"` is the published
+            code's contrast stretch, kept as a compatibility switch.
+        group_weights: one weight per landmark, 68 numbers.
+        perceptual_size: images are area-shrunk to at most this many pixels before the look term.
+        seed: of the noise maps and the latent noise.
+        w_samples, w_seed: the generator's own w are measured on this many z from this seed.
+    """
+
+    preset: str
+    stages: tuple[Stage, ...]
+    space: Space = "w+"
+    coordinates: Coordinates = "whitened"
+    target_maps: TargetMaps = "points"
+    reduction: Reduction = "per_landmark"
+    resize: Resize = "area"
+    normalize: Normalize = "unit"
+    group_weights: tuple[float, ...] = (1.0,) * 68
+    perceptual_size: int = 256
+    seed: int = 303
+    w_samples: int = 10_000
+    w_seed: int = 123
+
+    def __post_init__(self) -> None:
+        for field, allowed in (
+            ("space", SPACES),
+            ("coordinates", get_args(Coordinates)),
+            ("target_maps", get_args(TargetMaps)),
+            ("reduction", get_args(Reduction)),
+            ("resize", get_args(Resize)),
+            ("normalize", get_args(Normalize)),
+        ):
+            check_choice(field, getattr(self, field), allowed)
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed: expected an integer in [0, 2^63), got {self.seed!r}")
+        if not self.stages:
+            raise ConfigError("stages: expected at least one, got none")
+
+    @property
+    def steps(self) -> int:
+        """Adam steps of all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+    def to_json(self) -> str:
+        """This configuration as JSON; `from_json` gives an equal one back."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ProjectionConfig:
+        """The configuration that `to_json` wrote.
+
+        Raises:
+            ConfigError: not JSON, or unknown or missing fields.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            fields["stages"] = tuple(Stage(**stage) for stage in fields["stages"])
+            fields["group_weights"] = tuple(fields["group_weights"])
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"config: not a projection configuration ({error})") from None
+
+
+def _reference() -> ProjectionConfig:
+    weights = {"perceptual": 1.0, "landmark": 0.1, "noise": 1e5}
+    stage = Stage("project", 1000, weights, optimise_noise=True, keep_best=False)
+    return ProjectionConfig(
+        preset="reference",
+        stages=(stage,),
+        space="w",
+        coordinates="raw",
+        target_maps="image",
+        reduction="l2",
+        resize="nearest",
+        group_weights=tuple(expand(REFERENCE_WEIGHTS).tolist()),
+    )
+
+
+def _balanced() -> ProjectionConfig:
+    look = {"perceptual": 1.0, "pixel": 5.0, "prior": 0.02}
+    move = {"landmark": 2.0, "pull": 0.3}
+    groups = dict.fromkeys(GROUPS, 1.0) | {"left_eye": 2.0, "right_eye": 2.0}
+    groups |= {"outer_lip": 2.0, "inner_lip": 2.0, "jaw": 0.5}
+    return ProjectionConfig(
+        preset="balanced",
+        stages=(
+            Stage("invert", 120, look, learning_rate=0.1, latent_noise=0.1),
+            Stage("move", 180, move, learning_rate=0.1, latent_noise=0.1),
+        ),
+        group_weights=tuple(expand(groups).tolist()),
+    )
+
+
+PRESETS = {"reference": _reference, "balanced": _balanced}
+
+
+def make_config(
+    preset: str | ProjectionConfig = "balanced",
+    *,
+    space: str | None = None,
+    steps: int | None = None,
+    loss_weights: Mapping[str, float] | None = None,
+    group_weights: GroupWeights | None = None,
+    seed: int | None = None,
+) -> ProjectionConfig:
+    """A preset with overrides.
+
+    Args:
+        preset: a name, or a whole configuration.
+        space: "w" or "w+"; None keeps the preset's.
+        steps: total number of steps, shared out among the stages in the preset's proportions.
+        loss_weights: weight by term. A weight replaces the preset's in every stage that has the
+            term; a term that no stage has joins the last one; 0 switches a term off.
+        group_weights: see `faces.groups.expand`.
+        seed: see `ProjectionConfig`.
+
+    Raises:
+        ConfigError: unknown preset, space or term, or a value out of range.
+        LandmarkError: bad group weights.
+    """
+    if isinstance(preset, ProjectionConfig):
+        config = preset
+    else:
+        check_choice("preset", preset, tuple(PRESETS))
+        config = PRESETS[preset]()
+    changes: dict[str, Any] = {}
+    if space is not None:
+        changes["space"] = space
+    if seed is not None:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ConfigError(f"seed: expected an integer, got {seed!r}")
+        changes["seed"] = seed
+    if group_weights is not None:
+        changes["group_weights"] = tuple(expand(group_weights).tolist())
+    stages = config.stages
+    if loss_weights is not None:
+        stages = _with_weights(stages, loss_weights)
+    if steps is not None:
+        stages = _with_steps(stages, steps)
+    return dataclasses.replace(config, stages=stages, **changes)
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise ConfigError, listing what is allowed and the closest to it, unless `value` is allowed."""
+    if value not in allowed:
+        close = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}{hint}")
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Raise ConfigError unless `weights` maps known terms to finite numbers >= 0."""
+    for term, weight in weights.items():
+        check_choice("loss_weights", term, TERMS)
+        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            raise ConfigError(f"loss_weights: {term}: expected a finite number >= 0, got {weight!r}")
+
+
+def _with_weights(stages: tuple[Stage, ...], overrides: Mapping[str, float]) -> tuple[Stage, ...]:
+    check_weights(overrides)
+    used = {term for stage in stages for term in stage.weights}
+    changed = []
+    for stage in stages:
+        weights = dict(stage.weights)
+        for term, weight in overrides.items():
+            if term in weights or (term not in used and stage is stages[-1]):
+                weights[term] = float(weight)
+        changed.append(dataclasses.replace(stage, weights=weights))
+    if not any(weight > 0 for stage in changed for weight in stage.weights.values()):
+        raise ConfigError("loss_weights: expected at least one term above 0, got only zeros")
+    return tuple(changed)
+
+
+def _with_steps(stages: tuple[Stage, ...], steps: int) -> tuple[Stage, ...]:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < len(stages):
+        raise ConfigError(f"steps: expected an integer >= {len(stages)}, got {steps!r}")
+    total = sum(stage.steps for stage in stages)
+    shares = [max(1, round(steps * stage.steps / total)) for stage in stages]
+    shares[-1] = steps - sum(shares[:-1])
+    return tuple(dataclasses.replace(s, steps=n) for s, n in zip(stages, shares, strict=True))

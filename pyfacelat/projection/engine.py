@@ -1,0 +1,395 @@
+"""`Projector` and `project`: networks, inputs and configuration brought together."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyfacelat import latents, zoo
+from pyfacelat.errors import ConfigError, DeviceError, FacelatError
+from pyfacelat.faces.groups import GroupWeights
+from pyfacelat.faces.landmarks import points_to_heatmaps
+from pyfacelat.images import shrink_to, to_uint8
+from pyfacelat.losses import latent as latent_terms
+from pyfacelat.losses.landmark import HeatmapDistance, Landmarker
+from pyfacelat.losses.noise import noise_regulariser
+from pyfacelat.losses.objective import TermFunction
+from pyfacelat.losses.perceptual import LPIPS
+from pyfacelat.losses.pixel import pixel_distance, thumbnail
+from pyfacelat.nets.stylegan2 import Generator
+from pyfacelat.ops import backend_report
+from pyfacelat.projection.config import ProjectionConfig, Stage, make_config
+from pyfacelat.projection.inputs import Inputs, read_inputs
+from pyfacelat.projection.loop import Callback, Run
+from pyfacelat.projection.outdir import Outdir
+from pyfacelat.projection.result import ProjectionResult
+from pyfacelat.projection.runtime import check_not_yet, progress_bar, resolve_device, resolve_dtype
+from pyfacelat.projection.space import LatentSpace, check_ws, measure
+
+class Projector:
+    """A generator with its loss networks, ready to project many faces.
+
+    Args: as `project`; the networks are read, and the generator's latents measured, once.
+    """
+
+    def __init__(
+        self,
+        network: str | os.PathLike[str] | Generator = "sample",
+        *,
+        space: str = "w+",
+        preset: str | ProjectionConfig = "balanced",
+        steps: int | None = None,
+        perceptual: str | os.PathLike[str] | nn.Module = "auto",
+        landmarker: str | os.PathLike[str] | nn.Module = "auto",
+        loss_weights: Mapping[str, float] | None = None,
+        group_weights: GroupWeights | None = None,
+        init: str | os.PathLike[str] | Tensor = "auto",
+        align: bool | str = "auto",
+        face: str = "largest",
+        seed: int = 303,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        graph: bool | str = "auto",
+    ) -> None:
+        self.config = make_config(
+            preset, space=space, steps=steps, loss_weights=loss_weights, group_weights=group_weights, seed=seed
+        )
+        self.device = resolve_device(device)
+        self.dtype = resolve_dtype(dtype)
+        check_not_yet(align, face, graph)
+        began = time.perf_counter()
+        sample = isinstance(network, str) and network == "sample"
+        if isinstance(network, Generator):
+            self.generator = network.eval().requires_grad_(False).to(self.device, self.dtype)
+        else:
+            self.generator = zoo.load_generator(network, device=self.device, dtype=self.dtype)
+        self._check_generator()
+        used = {term for stage in self.config.stages for term, weight in stage.weights.items() if weight > 0}
+        self.perceptual = self._perceptual(perceptual, sample) if "perceptual" in used else None
+        self.landmarker = self._landmarker(landmarker, sample)
+        self._init = "encoder" if isinstance(init, str) and init == "auto" and sample and (
+            self.config.preset != "reference"
+        ) else init
+        self._encoder = self._load_encoder(sample)
+        loaded = time.perf_counter()
+        self.statistics = measure(
+            self.generator, samples=self.config.w_samples, seed=self.config.w_seed
+        )
+        self.space = LatentSpace(
+            self.statistics, self.config.space, self.config.coordinates, self.generator.num_ws
+        )
+        self._timings = {"load": loaded - began, "measure": time.perf_counter() - loaded}
+
+    def project(
+        self,
+        look: Any,
+        landmarks: Any = None,
+        *,
+        outdir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        callback: Callback | None = None,
+        progress: bool = False,
+    ) -> ProjectionResult:
+        """Project one face or a batch. Arguments, result and errors as `pyfacelat.project`."""
+        return self._project(read_inputs(look, landmarks), outdir, resume, callback, progress)
+
+    def _project(
+        self,
+        inputs: Inputs,
+        outdir: str | os.PathLike[str] | None,
+        resume: bool,
+        callback: Callback | None,
+        progress: bool,
+    ) -> ProjectionResult:
+        if resume and outdir is None:
+            raise ConfigError("resume: expected an outdir to resume from, got none")
+        began = time.perf_counter()
+        size = self.generator.img_resolution
+        look = inputs.look_batch(size).to(self.device, self.dtype)
+        source = inputs.landmark_batch(size)
+        target_image = None if source is None else source.to(self.device, self.dtype)
+        points, maps = self._targets(inputs.landmark_points, target_image)
+        prepared = time.perf_counter()
+
+        with _outdir(outdir) as folder:
+            identity = folder.identity(self.config, self.generator, look, maps) if folder else ""
+            state = folder.load_state(identity) if folder and resume else None
+            with progress_bar(progress, self.config.steps) as report:
+                run = Run(
+                    self.generator,
+                    self.config,
+                    self.space,
+                    self._start(look),
+                    lambda stage, start: self._terms(stage, start, look, maps),
+                    callback=callback,
+                    report=report,
+                    save=None if folder is None else lambda tensors: folder.save_state(tensors, identity),
+                )
+                try:
+                    run(state)
+                except torch.OutOfMemoryError as error:
+                    raise DeviceError(_out_of_memory(len(look), size)) from error
+                except FacelatError:
+                    if folder is not None:  # the last finite state is worth keeping
+                        self._result(run, look, target_image, points, {}).save(folder.path, video=False)
+                    raise
+            timings = self._timings | {"prepare": prepared - began} | run.track.seconds
+            result = self._result(run, look, target_image, points, timings)
+            result.timings["total"] = time.perf_counter() - began
+            if folder is not None:
+                result.save(folder.path, video=False)
+        return result
+
+    def _start(self, look: Tensor) -> Tensor:
+        """Coordinates to start from, [N,rows,D]."""
+        count = len(look)
+        if isinstance(self._init, Tensor):
+            ws = check_ws(self._init, self.generator)
+        elif self._init == "encoder":
+            assert self._encoder is not None
+            with torch.no_grad():
+                z = self._encoder.latent(_square(look, self._encoder.config.input_size))
+                ws = self.generator.mapping(z.to(self.dtype), None)
+        elif self._init in ("auto", "mean"):
+            return self.space.from_ws(
+                self.statistics.mean.expand(count, self.generator.num_ws, -1)
+            ).clone()
+        else:
+            ws = check_ws(latents.load_latents(self._init), self.generator)
+        if len(ws) not in (1, count):
+            raise ConfigError(f"init: expected 1 or {count} latents, got {len(ws)}")
+        ws = ws.to(self.device, self.dtype).expand(count, -1, -1)
+        return self.space.from_ws(ws)
+
+    def _targets(self, points: Tensor | None, image: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Relative target points [N,68,2] and target heat maps [N,68,H,W]."""
+        with torch.no_grad():
+            if points is not None:
+                points = points.to(self.device)
+                blank = torch.zeros(1, 3, self.generator.img_resolution, self.generator.img_resolution)
+                cells = self.landmarker(blank.to(self.device, self.dtype)).shape[-2:]
+                maps = None
+            else:
+                assert image is not None
+                maps = self.landmarker(shrink_to(image, self.config.perceptual_size))
+                cells = maps.shape[-2:]
+                points, _ = self.landmarker.points(shrink_to(image, self.config.perceptual_size))
+            if maps is None or self.config.target_maps == "points":
+                drawn = points_to_heatmaps(points, (cells[0], cells[1]), sigma=self.landmarker.sigma)
+                maps = drawn.to(self.dtype)
+        return points, maps
+
+    def _terms(
+        self, stage: Stage, start: Tensor, look: Tensor, maps: Tensor
+    ) -> dict[str, TermFunction]:
+        """The loss terms of a stage; what depends on the targets alone is computed here, once."""
+        size = self.config.perceptual_size
+        weights = torch.tensor(self.config.group_weights, device=self.device, dtype=self.dtype)
+        distance = HeatmapDistance(weights, self.config.reduction)
+        pivot = self.space.whiten(start).detach()
+        with torch.no_grad():
+            small = thumbnail(look)
+        terms: dict[str, TermFunction] = {
+            "landmark": lambda c: distance(self.landmarker(shrink_to(c.images, size)), maps),
+            "noise": lambda c: noise_regulariser(c.noise.values()),
+            "pixel": lambda c: pixel_distance(thumbnail(c.images), small),
+            "prior": lambda c: latent_terms.prior(c.whitened),
+            "pull": lambda c: latent_terms.pull(c.whitened, pivot),
+        }
+        lpips = self.perceptual
+        if lpips is not None and stage.weights.get("perceptual", 0) > 0:
+            with torch.no_grad():
+                target = lpips.embed(shrink_to(look, size))
+            terms["perceptual"] = lambda c: lpips.distance(lpips.embed(shrink_to(c.images, size)), target)
+        return terms
+
+    @torch.no_grad()
+    def _result(
+        self,
+        run: Run,
+        look: Tensor,
+        target_image: Tensor | None,
+        points: Tensor,
+        timings: dict[str, float],
+    ) -> ProjectionResult:
+        ws = self.space.to_ws(run.theta).contiguous()
+        noise = run.noise or {
+            name: tensor.detach().expand(len(ws), *tensor.shape).clone()
+            for name, tensor in self.generator.named_buffers()
+            if name in self.generator.noise_names()
+        }
+        # One by one, so that latents saved per item render the very same bits again.
+        rendered = [
+            self.generator.synthesis(ws[i : i + 1], noise={k: v[i : i + 1] for k, v in noise.items()} or None)
+            for i in range(len(ws))
+        ]
+        images = torch.cat(rendered)
+        found, _ = self.landmarker.points(shrink_to(images, self.config.perceptual_size))
+        side = self.generator.img_resolution
+        history = [self.space.to_ws(part.to(ws)).cpu() for part in run.track.history]
+        return ProjectionResult(
+            ws=ws.float().cpu(),
+            noise={name: tensor.float().cpu() for name, tensor in noise.items()},
+            images=to_uint8(images).cpu().numpy(),
+            landmarks=(found * side).float().cpu(),
+            losses=run.track.losses,
+            config=self.config,
+            timings=dict(timings),
+            backends={row["op"]: row["used"] for row in backend_report() if row["device"] == self.device.type},
+            look=to_uint8(look).cpu().numpy(),
+            landmark_image=None if target_image is None else to_uint8(target_image).cpu().numpy(),
+            target_landmarks=(points * side).float().cpu(),
+            history=torch.cat(history) if history else ws.float().cpu()[None],
+            generator=self.generator,
+        )
+
+    def _check_generator(self) -> None:
+        if self.generator.c_dim > 0:
+            raise ConfigError(
+                f"network: conditional (c_dim={self.generator.c_dim}); projection needs an unconditional one"
+            )
+        if self.generator.img_channels != 3:
+            raise ConfigError(f"network: expected 3 image channels, got {self.generator.img_channels}")
+
+    def _perceptual(self, source: Any, sample: bool) -> LPIPS:
+        if isinstance(source, nn.Module):
+            net: Any = source
+        else:
+            auto = "sample" if sample else "lpips-vgg16"
+            net = zoo.load_perceptual(auto if source == "auto" else source, device=self.device)
+        return net.eval().requires_grad_(False).to(self.device, self.dtype)
+
+    def _landmarker(self, source: Any, sample: bool) -> Landmarker:
+        if isinstance(source, Landmarker):
+            return source.to(self.device, self.dtype)
+        if isinstance(source, nn.Module):
+            net: nn.Module = source
+        else:
+            auto = "sample" if sample else "2dfan4"
+            net = zoo.load_landmarker(auto if source == "auto" else source, device=self.device)
+        wrapped = Landmarker(net, resize=self.config.resize, normalize=self.config.normalize)
+        return wrapped.to(self.device, self.dtype)
+
+    def _load_encoder(self, sample: bool) -> Any:
+        if not isinstance(self._init, str) or self._init != "encoder":
+            return None
+        if not sample:
+            raise ConfigError('init: "encoder" is there for the sample network only; give latents or "mean"')
+        return zoo.load_encoder("sample", device=self.device)
+
+
+def project(
+    look: Any,
+    landmarks: Any = None,
+    *,
+    network: str | os.PathLike[str] | Generator = "sample",
+    space: str = "w+",
+    preset: str | ProjectionConfig = "balanced",
+    steps: int | None = None,
+    perceptual: str | os.PathLike[str] | nn.Module = "auto",
+    landmarker: str | os.PathLike[str] | nn.Module = "auto",
+    loss_weights: Mapping[str, float] | None = None,
+    group_weights: GroupWeights | None = None,
+    init: str | os.PathLike[str] | Tensor = "auto",
+    align: bool | str = "auto",
+    face: str = "largest",
+    seed: int = 303,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    graph: bool | str = "auto",
+    outdir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    callback: Callback | None = None,
+    progress: bool = False,
+) -> ProjectionResult:
+    """Project a face into a generator's latent space under a look target and a landmark target.
+
+    Args:
+        look: the face to look like: a path, a PIL image, a uint8 array [H,W,3], a float tensor
+            [3,H,W] or [N,3,H,W] in [-1, 1], or a list of these (a batch). Images are taken as
+            aligned the FFHQ way; the centred square is resized to the generator's resolution.
+        landmarks: the landmarks to have: the same kinds (read off by the landmark network), or
+            points, [68,2] or [N,68,2] in pixels of the look image, or a file of points (json, npy,
+            npz, pts, txt). None keeps those of `look`.
+        network: "sample", the path of a StyleGAN2 file, or a `Generator` (frozen by this call).
+        space: "w", one latent row for all layers, or "w+", one per layer.
+        preset: "balanced", "reference" (the published algorithm), or a `ProjectionConfig`.
+        steps: total number of steps, >= 1; None takes the preset's.
+        perceptual: "auto", "sample", "lpips-vgg16", or a module with `embed` and `distance`.
+        landmarker: "auto", "sample", "2dfan4", or a module from images [N,3,S,S] in [0, 1] to heat
+            maps [N,68,h,w] (or a list, the last counts); S is its `config.input_size`, else 256.
+            "auto" is the sample networks for the sample generator, LPIPS-VGG16 and 2DFAN-4 else.
+        loss_weights: weight by term (perceptual, landmark, noise, pixel, prior, pull), instead of
+            the preset's; 0 switches a term off.
+        group_weights: weight by landmark group name, nine weights, or 68.
+        init: "mean", "encoder" (sample network only), latents [num_ws,w_dim], or a file of latents;
+            "auto" is "encoder" for the sample network unless the preset is "reference".
+        align: False or "auto": the images are aligned already.
+        face: which face of a photograph; only "largest".
+        seed: of the noise, in [0, 2^63). Same seed, same bits on CPU; global RNGs are left alone.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        dtype: "auto" (float32), "float32" or "float64".
+        graph: "auto" or False: steps run eagerly.
+        outdir: where to write results and, during the run, a state to resume from.
+        resume: continue a run that was interrupted in `outdir`; gives the same bits on CPU.
+        callback: called with a `StepInfo` every 20 steps; returning False stops the run.
+        progress: show a progress bar.
+
+    Returns:
+        a `ProjectionResult`.
+
+    Raises:
+        ImageError, LandmarkError, ConfigError: a bad argument, before any work.
+        CheckpointError, MissingWeightsError: a network file is malformed, or absent.
+        DeviceError: the device is not there, or out of memory.
+        NonFiniteError: a loss became NaN or infinite; with `outdir` the last finite state is there.
+        OutdirBusyError: another run writes to `outdir`.
+    """
+    inputs = read_inputs(look, landmarks)
+    projector = Projector(
+        network,
+        space=space,
+        preset=preset,
+        steps=steps,
+        perceptual=perceptual,
+        landmarker=landmarker,
+        loss_weights=loss_weights,
+        group_weights=group_weights,
+        init=init,
+        align=align,
+        face=face,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        graph=graph,
+    )
+    return projector._project(inputs, outdir, resume, callback, progress)
+
+
+def _square(images: Tensor, size: int) -> Tensor:
+    if images.shape[-1] > size:
+        return shrink_to(images, size)
+    return nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def _out_of_memory(count: int, size: int) -> str:
+    return (
+        f"out of memory with {count} image(s) at {size} px; project fewer at a time, "
+        'or use device="cpu"'
+    )
+
+
+@contextmanager
+def _outdir(path: str | os.PathLike[str] | None) -> Iterator[Outdir | None]:
+    if path is None:
+        yield None
+        return
+    with Outdir(Path(path)) as folder:
+        yield folder

@@ -1,0 +1,123 @@
+"""From what a caller gives as look and landmarks to checked tensors, before any work is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pyfacelat import images
+from pyfacelat.errors import ImageError, LandmarkError
+from pyfacelat.faces.landmarks import POINT_FILES, as_points, load_points
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Checked inputs of a projection, not yet resized to the generator.
+
+    Attributes:
+        look: N images, PIL or [3,H,W] in [-1, 1].
+        landmark_images: N images that the landmarks are read from, or None.
+        landmark_points: [N,68,2] relative to the cropped square, or None.
+    """
+
+    look: list[Image.Image | Tensor]
+    landmark_images: list[Image.Image | Tensor] | None
+    landmark_points: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.look)
+
+    def look_batch(self, size: int) -> Tensor:
+        """The looks as squares [N,3,size,size] in [-1, 1]."""
+        return images.stack_squares(self.look, size)
+
+    def landmark_batch(self, size: int) -> Tensor | None:
+        """The landmark images as squares [N,3,size,size], or None when points were given."""
+        if self.landmark_images is None:
+            return None
+        return images.stack_squares(self.landmark_images, size)
+
+
+def read_inputs(look: Any, landmarks: Any = None) -> Inputs:
+    """Read and check both arguments of `pyfacelat.project`.
+
+    Args:
+        look: see `images.read_images`.
+        landmarks: the same kinds, or points: an array [68,2] or [N,68,2] in pixels of the look
+            image as given, or a file of points (`faces.landmarks.POINT_FILES`). None takes the
+            landmarks of the look. One image or one set of points serves a whole batch of looks.
+
+    Raises:
+        ImageError, LandmarkError: the message starts with the argument's name.
+    """
+    looks = images.read_images(look, name="look")
+    if landmarks is None:
+        return Inputs(looks, looks, None)
+    points = _points(landmarks, looks)
+    if points is not None:
+        return Inputs(looks, None, _repeat(points, len(looks)))
+    targets = images.read_images(landmarks, name="landmarks")
+    if len(targets) == 1:
+        targets = targets * len(looks)
+    if len(targets) != len(looks):
+        raise ImageError(f"landmarks: expected 1 or {len(looks)} images, got {len(targets)}")
+    return Inputs(looks, targets, None)
+
+
+def _points(landmarks: Any, looks: Sequence[Image.Image | Tensor]) -> Tensor | None:
+    """Relative points [1 or N,68,2], or None when `landmarks` are images."""
+    if isinstance(landmarks, str | os.PathLike) and Path(landmarks).suffix.lower() in POINT_FILES:
+        points, side = load_points(landmarks)
+        if side is not None:
+            return _check_range(points / side, "landmarks", side)
+    else:
+        found = as_points(landmarks)
+        if found is None:
+            return None
+        points = found
+    sizes = [_size(image) for image in looks]
+    if len(points) not in (1, len(looks)):
+        raise LandmarkError(f"landmarks: expected 1 or {len(looks)} sets of points, got {len(points)}")
+    if len(points) == 1 and len(set(sizes)) > 1:
+        raise LandmarkError(
+            "landmarks: one set of points in pixels needs looks of one size, "
+            f"got {sorted(set(sizes))}; give one set per look"
+        )
+    relative = []
+    for item, (width, height) in zip(points, sizes, strict=False):
+        side = min(width, height)
+        corner = torch.tensor([(width - side) // 2, (height - side) // 2])
+        if side > 8 and float(item.abs().max()) <= 1.5:
+            raise LandmarkError(
+                "landmarks: expected pixels of the look image, got coordinates no larger than "
+                f"{float(item.abs().max()):.3g}; multiply relative points by its side, {side}"
+            )
+        relative.append(_check_range((item - corner) / side, "landmarks", side))
+    return torch.stack(relative)
+
+
+def _check_range(points: Tensor, name: str, side: float) -> Tensor:
+    low, high = float(points.min()), float(points.max())
+    if low < -0.5 or high > 1.5:
+        raise LandmarkError(
+            f"{name}: expected pixels of an image of side {side:g}, "
+            f"got coordinates from {low * side:.4g} to {high * side:.4g}"
+        )
+    return points
+
+
+def _size(image: Image.Image | Tensor) -> tuple[int, int]:
+    if isinstance(image, Tensor):
+        return int(image.shape[-1]), int(image.shape[-2])
+    return image.size
+
+
+def _repeat(points: Tensor, count: int) -> Tensor:
+    return points if len(points) == count else points.expand(count, -1, -1)

@@ -1,0 +1,262 @@
+"""Run the stages of a projection: steps, progress, checks, interruption, saved state.
+
+Between two checks, every `CHECK_EVERY` steps, nothing is read back from the device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pyfacelat.errors import NonFiniteError
+from pyfacelat.images import to_uint8
+from pyfacelat.losses.objective import Objective, TermFunction
+from pyfacelat.nets.stylegan2 import Generator
+from pyfacelat.projection.config import ProjectionConfig, Stage
+from pyfacelat.projection.space import LatentSpace
+from pyfacelat.projection.step import Buffers, Step
+
+CHECK_EVERY = 20
+"""Steps between two looks at the device: callbacks, progress, finiteness."""
+
+SAVE_EVERY = 20.0
+"""Seconds between two saved states."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What a callback gets.
+
+    Attributes:
+        step, steps: done so far, and in all, over all stages.
+        stage: name of the stage that runs.
+        losses: the last step's terms and "total" per image, by name.
+        image: call it to render the present images, uint8 [N,H,W,3]; costs one synthesis.
+    """
+
+    step: int
+    steps: int
+    stage: str
+    losses: dict[str, list[float]]
+    image: Callable[[], Tensor]
+
+
+Callback = Callable[[StepInfo], object]
+SaveState = Callable[[dict[str, Tensor]], None]
+Terms = Callable[[Stage, Tensor], dict[str, TermFunction]]
+
+
+@dataclass
+class Track:
+    """The record of a run over all stages.
+
+    Attributes:
+        losses: by term and "total": [steps,N] float32 on the CPU; NaN where a stage lacks the term.
+        history: whitened or raw coordinates after each step, [steps,N,rows,D].
+        seconds: wall time by stage name.
+    """
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    history: list[Tensor] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def append(self, names: tuple[str, ...], losses: Tensor, history: Tensor) -> None:
+        """Add a stage: `losses` [steps,terms+1,N], the total last."""
+        steps, count = losses.shape[0], losses.shape[2]
+        before = next((len(values) for values in self.losses.values()), 0)
+        for name in (*self.losses, *names, "total"):
+            self.losses.setdefault(name, torch.full((before, count), torch.nan))
+        for name, values in self.losses.items():
+            if name in names or name == "total":
+                new = losses[:, names.index(name) if name in names else -1].cpu()
+            else:
+                new = torch.full((steps, count), torch.nan)
+            self.losses[name] = torch.cat([values, new])
+        self.history.append(history.cpu())
+
+
+class Run:
+    """One projection in progress.
+
+    Args:
+        generator: frozen.
+        config: what to do.
+        space: latent coordinates.
+        start: coordinates to start from, [N,rows,D].
+        terms: for a stage and the coordinates it starts at, the loss terms by name.
+        callback: called with a `StepInfo` at each check; False stops the run.
+        report: called with (stage, step, total steps, latest totals) at each check, for progress.
+        save: called with all state at intervals, and when the run is interrupted.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        config: ProjectionConfig,
+        space: LatentSpace,
+        start: Tensor,
+        terms: Terms,
+        *,
+        callback: Callback | None = None,
+        report: Callable[[str, int, int, float], None] | None = None,
+        save: SaveState | None = None,
+    ) -> None:
+        self.generator = generator
+        self.config = config
+        self.space = space
+        self.theta = start.clone()
+        self.noise: dict[str, Tensor] = {}
+        self.track = Track()
+        self.stopped = False
+        self._terms = terms
+        self._callback = callback
+        self._report = report
+        self._save = save
+        self._maps, self._draws = _draw(generator, config, start)
+
+    def __call__(self, state: dict[str, Tensor] | None = None) -> None:
+        """Run all stages; `state` continues from what `save` was given."""
+        first = int(state["stage"]) if state else 0
+        for index, stage in enumerate(self.config.stages):
+            if index < first:
+                assert state is not None
+                names = self._objective(stage, self.theta).names
+                self.track.append(names, state[f"done.{index}.losses"], state[f"done.{index}.history"])
+                continue
+            saved = state if state and index == first else None
+            self._run_stage(index, stage, saved)
+            if self.stopped:
+                break
+
+    def _objective(self, stage: Stage, start: Tensor) -> Objective:
+        return Objective(self._terms(stage, start), self._active(stage))
+
+    def _active(self, stage: Stage) -> dict[str, float]:
+        """The stage's weights, less the noise term where no noise is optimised."""
+        has_noise = stage.optimise_noise and bool(self._maps)
+        return {k: w for k, w in stage.weights.items() if k != "noise" or has_noise}
+
+    def _run_stage(self, index: int, stage: Stage, state: dict[str, Tensor] | None) -> None:
+        began = time.perf_counter()
+        start = state["start"].to(self.theta) if state else self.theta.clone()
+        objective = self._objective(stage, start)
+        count = len(start)
+        if not stage.optimise_noise:
+            noise = {}
+        else:
+            noise = self.noise or {k: v.expand(count, -1, -1).clone() for k, v in self._maps.items()}
+        buffers = Buffers.allocate(start.clone(), noise, stage.steps, len(objective.names))
+        if state:
+            for name, tensor in buffers.tensors().items():
+                tensor.copy_(state[f"now.{name}"])
+        step = Step(self.generator, self.space, objective, stage, buffers, self._draws[index])
+        done = int(buffers.counter)
+        try:
+            done = self._loop(index, stage, step, start, done)
+        except KeyboardInterrupt:
+            self._save_now(index, start, buffers)
+            raise
+        best = stage.keep_best and bool(torch.isfinite(buffers.best_total).all())
+        final = buffers.best if best else buffers.parameters()
+        self.theta = final["theta"].clone()
+        self.noise = {name: final[name].clone() for name in noise} or self.noise
+        self.track.append(objective.names, buffers.losses[:done], buffers.history[:done])
+        self.track.seconds[stage.name] = time.perf_counter() - began
+
+    def _loop(self, index: int, stage: Stage, step: Step, start: Tensor, done: int) -> int:
+        """Steps `done`..stage.steps; returns how many were done."""
+        buffers, names = step.buffers, (*step.objective.names, "total")
+        finite = {name: p.clone() for name, p in buffers.parameters().items()}
+        before = sum(s.steps for s in self.config.stages[:index])
+        saved = time.perf_counter()
+        while done < stage.steps:
+            step()
+            done += 1
+            if done % CHECK_EVERY and done < stage.steps:
+                continue
+            self._check_finite(buffers, names, done, before, finite)
+            for name, parameter in buffers.parameters().items():
+                finite[name].copy_(parameter)
+            last = buffers.losses[done - 1]
+            if self._report is not None:
+                self._report(stage.name, before + done, self.config.steps, float(last[-1].mean()))
+            if self._callback is not None:
+                losses = {name: last[i].tolist() for i, name in enumerate(names)}
+                info = StepInfo(
+                    before + done, self.config.steps, stage.name, losses, lambda: self._render(buffers)
+                )
+                if self._callback(info) is False:
+                    self.stopped = True
+                    break
+            if self._save is not None and time.perf_counter() - saved > SAVE_EVERY:
+                self._save_now(index, start, buffers)
+                saved = time.perf_counter()
+        return done
+
+    def _check_finite(
+        self,
+        buffers: Buffers,
+        names: tuple[str, ...],
+        done: int,
+        before: int,
+        finite: dict[str, Tensor],
+    ) -> None:
+        """Raise NonFiniteError for the first bad step and term; keep the last finite parameters."""
+        bad = (~torch.isfinite(buffers.losses[:done])).nonzero()
+        if len(bad) == 0 and all(bool(torch.isfinite(p).all()) for p in buffers.parameters().values()):
+            return
+        self.theta = finite["theta"]
+        self.noise = {name: tensor for name, tensor in finite.items() if name != "theta"}
+        if len(bad) == 0:
+            raise NonFiniteError(f"step {before + done}: the latents became NaN or infinite")
+        step, term, item = bad[0].tolist()
+        value = float(buffers.losses[step, term, item])
+        raise NonFiniteError(f"step {before + step}: {names[term]} of image {item} became {value}")
+
+    def _save_now(self, index: int, start: Tensor, buffers: Buffers) -> None:
+        if self._save is None:
+            return
+        state = {"stage": torch.tensor(index), "start": start}
+        for k in range(index):
+            state[f"done.{k}.losses"], state[f"done.{k}.history"] = self._done(k)
+        state |= {f"now.{name}": tensor for name, tensor in buffers.tensors().items()}
+        self._save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+
+    def _done(self, index: int) -> tuple[Tensor, Tensor]:
+        """Losses and history of a finished stage, in the form `Buffers` has them."""
+        stage = self.config.stages[index]
+        before = sum(len(part) for part in self.track.history[:index])
+        names = (*self._active(stage), "total")
+        on = [name for name in names if name == "total" or stage.weights[name] > 0]
+        rows = slice(before, before + len(self.track.history[index]))
+        return torch.stack([self.track.losses[n][rows] for n in on], 1), self.track.history[index]
+
+    @torch.no_grad()
+    def _render(self, buffers: Buffers) -> Tensor:
+        noise = buffers.noise or self.noise or None
+        return to_uint8(self.generator.synthesis(self.space.to_ws(buffers.theta), noise=noise))
+
+
+def _draw(
+    generator: Generator, config: ProjectionConfig, start: Tensor
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """All random numbers of a run: initial noise maps by name, and each stage's latent noise.
+
+    Drawn in the published projector's order, maps first and then one draw per step, from a
+    generator of our own, so that the global one is neither read nor moved.
+    """
+    rng = torch.Generator().manual_seed(config.seed)
+    device, dtype = start.device, start.dtype
+    maps = {}
+    if any(stage.optimise_noise for stage in config.stages):
+        for name, shape in generator.noise_names().items():
+            maps[name] = torch.randn(shape, generator=rng).to(device, dtype)
+    draws = [
+        torch.stack([torch.randn(start.shape[1:], generator=rng) for _ in range(stage.steps)])
+        for stage in config.stages
+    ]
+    return maps, [draw.to(device, dtype) for draw in draws]

@@ -1,0 +1,226 @@
+"""What a projection returns, and how it is written to disk."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pyfacelat.faces.draw import draw_landmarks
+from pyfacelat.faces.landmarks import normalised_error
+from pyfacelat.images import save_png, tile, to_uint8
+from pyfacelat.nets.stylegan2 import Generator
+from pyfacelat.projection.config import ProjectionConfig
+from pyfacelat.projection.outdir import write_atomically
+from pyfacelat.projection.report import loss_chart, report_html
+from pyfacelat.version import __version__
+
+_CELL = 256  # side of one picture in strips and overlays, in pixels
+_VIDEO_BATCH = 8
+
+
+@dataclass
+class ProjectionResult:
+    """A batch of N projected faces.
+
+    Attributes:
+        ws: latents [N,num_ws,w_dim] float32.
+        noise: noise maps by name, each [N,H,W] float32; with `ws` they render `images` again, bit
+            for bit: `generator.synthesis(ws[i:i+1], noise={k: v[i:i+1] for ...})`.
+        images: uint8 [N,H,W,3].
+        landmarks: as the landmark network sees them in `images`, [N,68,2] float32 pixels.
+        losses: by term and "total" (weighted): [steps,N] float32, NaN where a stage lacks the term.
+        config: what was run.
+        timings: seconds by phase.
+        backends: implementation of each op on the device used.
+        look: the look target, uint8 [N,H,W,3].
+        landmark_image: the image landmarks were taken from, uint8 [N,H,W,3], or None.
+        target_landmarks: [N,68,2] float32 pixels.
+        history: latents after each step, [steps,N,num_ws,w_dim] float32.
+    """
+
+    ws: Tensor
+    noise: dict[str, Tensor]
+    images: np.ndarray[Any, Any]
+    landmarks: Tensor
+    losses: dict[str, Tensor]
+    config: ProjectionConfig
+    timings: dict[str, float]
+    backends: dict[str, str]
+    look: np.ndarray[Any, Any]
+    landmark_image: np.ndarray[Any, Any] | None
+    target_landmarks: Tensor
+    history: Tensor
+    generator: Generator | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ws)
+
+    @property
+    def landmark_error(self) -> Tensor:
+        """Mean landmark error over the outer eye corners' distance, [N]; 0.02 is 2 %."""
+        return normalised_error(self.landmarks, self.target_landmarks)
+
+    def pil(self, index: int = 0) -> Image.Image:
+        """Image `index` as a PIL image."""
+        return Image.fromarray(self.images[index])
+
+    def strip(self, index: int = 0) -> Image.Image:
+        """Look, landmark target, result, and result with both sets of landmarks, side by side.
+
+        In the overlay the target is green and the result's own landmarks are yellow.
+        """
+        look, target, result = (
+            _enlarge(image) for image in (self.look[index], self._target(index), self.images[index])
+        )
+        scale = len(look) / self.images.shape[1]
+        wanted = self.target_landmarks[index].numpy() * scale
+        found = self.landmarks[index].numpy() * scale
+        overlay = draw_landmarks(result, wanted, colour=(60, 220, 90), width=3)
+        overlay = draw_landmarks(overlay, found, width=1)
+        return Image.fromarray(tile([look, target, result, overlay]))
+
+    def plot(self) -> Image.Image:
+        """The loss curves, each term over the steps, averaged over the batch."""
+        return loss_chart({name: values.nanmean(1).numpy() for name, values in self.losses.items()})
+
+    def summary(self) -> dict[str, Any]:
+        """Settings, final losses, errors, timings and versions as plain JSON values."""
+        final = {name: _last(values) for name, values in self.losses.items()}
+        return {
+            "version": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "images": len(self),
+            "resolution": int(self.images.shape[1]),
+            "steps": len(next(iter(self.losses.values()), [])),
+            "config": json.loads(self.config.to_json()),
+            "final_losses": final,
+            "landmark_error": [round(float(error), 6) for error in self.landmark_error],
+            "landmarks": self.landmarks.tolist(),
+            "target_landmarks": self.target_landmarks.tolist(),
+            "timings": {name: round(seconds, 4) for name, seconds in self.timings.items()},
+            "backends": self.backends,
+        }
+
+    def save(self, directory: str | os.PathLike[str], *, video: bool = False) -> Path:
+        """Write everything; a batch goes to numbered folders `000`, `001`, ...
+
+        Written in this order, each file whole or absent: projected_w.npz (key `w`,
+        [1,num_ws,w_dim]), noise.npz, proj.png, target_look.png, target_landmarks.png, strip.png,
+        losses.png, result.json, report.html, and proj.mp4 last when `video` is set, so that a
+        failing encoder costs nothing but the video.
+
+        Returns:
+            the directory.
+        """
+        root = Path(directory)
+        root.mkdir(parents=True, exist_ok=True)
+        folders = [root] if len(self) == 1 else [root / f"{i:03d}" for i in range(len(self))]
+        for index, folder in enumerate(folders):
+            self._save_one(index, folder)
+        for index, folder in enumerate(folders if video else []):
+            self._save_video(index, folder / "proj.mp4")
+        return root
+
+    def frames(self, index: int = 0) -> Iterator[np.ndarray[Any, Any]]:
+        """Video frames: look, image, image with target landmarks, landmark target; uint8 [H,4W,3].
+
+        One frame per step, rendered now from the recorded latents and the final noise, and the
+        final image last.
+
+        Raises:
+            ValueError: the result was loaded without its generator.
+        """
+        if self.generator is None:
+            raise ValueError("generator: this result has none, so its history cannot be rendered")
+        device = self.generator.mapping.w_avg.device
+        dtype = self.generator.mapping.w_avg.dtype
+        look, target = _enlarge(self.look[index]), _enlarge(self._target(index))
+        points = self.target_landmarks[index].numpy() * (len(look) / self.images.shape[1])
+
+        def compose(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            big = _enlarge(image)
+            return np.concatenate([look, big, draw_landmarks(big, points), target], axis=1)
+
+        for ws in self.history[:, index].split(_VIDEO_BATCH):
+            noise = {
+                name: maps[index : index + 1].to(device, dtype).expand(len(ws), -1, -1)
+                for name, maps in self.noise.items()
+            }
+            with torch.no_grad():
+                images = self.generator.synthesis(ws.to(device, dtype), noise=noise or None)
+            yield from (compose(image) for image in to_uint8(images).cpu().numpy())
+        yield compose(self.images[index])
+
+    def _target(self, index: int) -> np.ndarray[Any, Any]:
+        """The landmark target as a picture: its image, or its points drawn on grey."""
+        if self.landmark_image is not None:
+            return np.asarray(self.landmark_image[index])
+        blank = np.full((_CELL, _CELL, 3), 90, np.uint8)
+        points = self.target_landmarks[index].numpy() * (_CELL / self.images.shape[1])
+        return draw_landmarks(blank, points)
+
+    def _save_one(self, index: int, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "projected_w.npz", _npz({"w": self.ws[index : index + 1]}))
+        noise = {name: maps[index] for name, maps in self.noise.items()}
+        write_atomically(folder / "noise.npz", _npz(noise))
+        save_png(folder / "proj.png", self.images[index])
+        save_png(folder / "target_look.png", self.look[index])
+        save_png(folder / "target_landmarks.png", self._target(index))
+        save_png(folder / "strip.png", self.strip(index))
+        save_png(folder / "losses.png", self.plot())
+        text = json.dumps(self.summary(), indent=1)
+        write_atomically(folder / "result.json", text.encode())
+        page = report_html(self.summary(), _data_url(self.strip(index)), _data_url(self.plot()))
+        write_atomically(folder / "report.html", page.encode())
+
+    def _save_video(self, index: int, path: Path) -> None:
+        from pyfacelat.video import write_mp4
+
+        try:
+            write_mp4(path, self.frames(index))
+        except ImportError as error:
+            warnings.warn(f"{path}: no video was written: {error}; pip install av", stacklevel=3)
+
+    def _repr_html_(self) -> str:
+        return f'<img src="{_data_url(self.strip(0))}"><img src="{_data_url(self.plot())}">'
+
+
+def _last(values: Tensor) -> list[float | None]:
+    """The last recorded value of each item; None where there is none."""
+    return [
+        float(known[-1]) if len(known := column[torch.isfinite(column)]) else None
+        for column in values.T
+    ]
+
+
+def _enlarge(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if image.shape[0] >= _CELL:
+        return image
+    return np.asarray(Image.fromarray(image).resize((_CELL, _CELL), Image.Resampling.BICUBIC))
+
+
+def _npz(tensors: dict[str, Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{k: v.numpy() for k, v in tensors.items()})
+    return buffer.getvalue()
+
+
+def _data_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

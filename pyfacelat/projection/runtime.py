@@ -1,0 +1,79 @@
+"""Where and how a projection runs: device, dtype, what this version refuses, and the progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pyfacelat.errors import ConfigError, DeviceError
+from pyfacelat.projection.config import check_choice
+
+_DTYPES = {"auto": torch.float32, "float32": torch.float32, "float64": torch.float64}
+
+Report = Callable[[str, int, int, float], None]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device asked for; "auto" is the first GPU, or the CPU.
+
+    Raises:
+        DeviceError: no such device here, or not a device's name.
+    """
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise DeviceError(f'device: expected "auto", "cpu", "cuda" or "cuda:N", got {device!r}') from None
+    if found.type not in ("cpu", "cuda"):
+        raise DeviceError(f'device: expected "auto", "cpu", "cuda" or "cuda:N", got {device!r}')
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f'device: {device!r} was asked for, and no CUDA device is there; use "cpu"')
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device: {device!r} was asked for, and there are {torch.cuda.device_count()}")
+    return found
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The dtype asked for; "auto" is float32. Raises ConfigError for any other than the two."""
+    name = str(dtype).removeprefix("torch.")
+    check_choice("dtype", name, tuple(_DTYPES))
+    return _DTYPES[name]
+
+
+def check_not_yet(align: bool | str, face: str, graph: bool | str) -> None:
+    """Refuse, in words, what the signature foresees and this version does not do."""
+    if align is not False and align != "auto":
+        raise ConfigError(
+            f'align: expected False or "auto", got {align!r}; this version takes faces that are aligned'
+            " the FFHQ way and does not align photographs"
+        )
+    check_choice("face", face, ("largest",))
+    if graph is not False and graph != "auto":
+        raise ConfigError(
+            f'graph: expected False or "auto", got {graph!r}; this version runs its steps eagerly'
+        )
+
+
+@contextmanager
+def progress_bar(show: bool, steps: int) -> Iterator[Report | None]:
+    """A rich progress bar as a function (stage, step, steps, mean total), or None."""
+    if not show:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.4g}"),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task("start", total=steps, loss=float("nan"))
+        yield lambda stage, step, _total, loss: bar.update(
+            task, description=stage, completed=step, loss=loss
+        )

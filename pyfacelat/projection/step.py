@@ -1,0 +1,158 @@
+"""One projection step as a pure function of static buffers.
+
+Every number that changes from step to step lives in a tensor that is allocated once: the latents, the
+noise maps, Adam's moments, a step counter, and the loss record. The schedules and the latent noise are
+tables on the device that the counter indexes. A step therefore reads nothing from the host and tells the
+host nothing, and the same code can be replayed as a recorded graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyfacelat.losses.noise import renormalise_
+from pyfacelat.losses.objective import Candidate, Objective
+from pyfacelat.nets.stylegan2 import Generator
+from pyfacelat.projection.config import Stage
+from pyfacelat.projection.schedule import adam_corrections, latent_noise_ramp, learning_rate_ramp
+from pyfacelat.projection.space import LatentSpace
+
+_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+
+
+@dataclass
+class Buffers:
+    """All that changes during a stage.
+
+    Attributes:
+        theta: latent coordinates [N,rows,D].
+        noise: noise maps by name, each [N,H,W]; empty unless they are optimised.
+        moments: Adam's first and second moment by parameter name.
+        counter: [1] int64, steps done.
+        losses: [steps,terms+1,N] float32, each term unweighted, the total last.
+        best_total: [N]; best: the coordinates and noise that reached it.
+        history: ws of every step's end, [steps,N,rows,D] in latent coordinates.
+    """
+
+    theta: Tensor
+    noise: dict[str, Tensor]
+    moments: dict[str, tuple[Tensor, Tensor]]
+    counter: Tensor
+    losses: Tensor
+    best_total: Tensor
+    best: dict[str, Tensor]
+    history: Tensor
+
+    @classmethod
+    def allocate(cls, theta: Tensor, noise: dict[str, Tensor], steps: int, terms: int) -> Buffers:
+        """Fresh buffers that start at `theta` [N,rows,D] and `noise` (taken over, not copied)."""
+        count, device = len(theta), theta.device
+        parameters = {"theta": theta, **noise}
+        return cls(
+            theta=theta,
+            noise=noise,
+            moments={k: (torch.zeros_like(p), torch.zeros_like(p)) for k, p in parameters.items()},
+            counter=torch.zeros(1, dtype=torch.int64, device=device),
+            losses=torch.zeros(steps, terms + 1, count, device=device),
+            best_total=torch.full((count,), torch.inf, dtype=theta.dtype, device=device),
+            best={k: p.clone() for k, p in parameters.items()},
+            history=torch.zeros(steps, *theta.shape, dtype=theta.dtype, device=device),
+        )
+
+    def parameters(self) -> dict[str, Tensor]:
+        """What the optimiser moves, by name."""
+        return {"theta": self.theta, **self.noise}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All buffers by name: the state of a run, for saving and restoring."""
+        state = {"counter": self.counter, "losses": self.losses, "history": self.history}
+        state["best_total"] = self.best_total
+        for name, parameter in self.parameters().items():
+            state[f"parameter.{name}"] = parameter
+            state[f"best.{name}"] = self.best[name]
+            state[f"moment1.{name}"], state[f"moment2.{name}"] = self.moments[name]
+        return state
+
+
+class Step:
+    """A callable that does one step in place.
+
+    Args:
+        generator: frozen.
+        space: latent coordinates.
+        objective: the terms and weights of this stage.
+        stage: its settings.
+        buffers: what the step reads and writes.
+        draws: latent noise of every step, standard normal, [steps,rows,D]; the same for each item,
+            so that an item's result does not depend on its neighbours in the batch.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        space: LatentSpace,
+        objective: Objective,
+        stage: Stage,
+        buffers: Buffers,
+        draws: Tensor,
+    ) -> None:
+        self.generator = generator
+        self.space = space
+        self.objective = objective
+        self.stage = stage
+        self.buffers = buffers
+        self._draws = draws
+        self._tables = _tables(stage, space.spread, draws)
+
+    def __call__(self) -> None:
+        """Evaluate, differentiate, update, record, and count."""
+        buffers, step = self.buffers, self.buffers.counter
+        rate, deviation, correction1, correction2, settled = self._tables.index_select(1, step)
+        parameters = buffers.parameters()
+        with torch.enable_grad():
+            leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+            theta = leaves["theta"] + deviation * self._draws.index_select(0, step)
+            noise = {name: leaf for name, leaf in leaves.items() if name != "theta"}
+            images = self.generator.synthesis(self.space.to_ws(theta), noise=noise or None)
+            total, terms = self.objective(Candidate(images, self.space.whiten(theta), noise))
+            gradients = torch.autograd.grad(total.sum(), list(leaves.values()), allow_unused=True)
+        total = total.detach()
+        buffers.losses.index_copy_(0, step, torch.cat([terms, total[None]]).float()[None])
+        if self.stage.keep_best:
+            self._remember(total, settled)
+        for name, gradient in zip(leaves, gradients, strict=True):
+            if gradient is not None:
+                self._adam(name, gradient, rate, correction1, correction2)
+        renormalise_(buffers.noise.values())
+        buffers.history.index_copy_(0, step, buffers.theta[None])
+        buffers.counter.add_(1)
+
+    def _remember(self, total: Tensor, settled: Tensor) -> None:
+        """Keep the parameters that gave `total` where they beat the best so far."""
+        better = (total < self.buffers.best_total) & (settled > 0)
+        self.buffers.best_total.copy_(torch.where(better, total, self.buffers.best_total))
+        for name, parameter in self.buffers.parameters().items():
+            best = self.buffers.best[name]
+            best.copy_(torch.where(better.reshape(-1, 1, 1), parameter, best))
+
+    def _adam(self, name: str, gradient: Tensor, rate: Tensor, c1: Tensor, c2: Tensor) -> None:
+        """Adam (Kingma & Ba 2015), as torch.optim.Adam computes it."""
+        parameter = self.buffers.parameters()[name]
+        first, second = self.buffers.moments[name]
+        first.lerp_(gradient, 1 - _BETA1)
+        second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+        parameter.sub_(rate / c1 * (first / (second.sqrt() / c2 + _EPS)))
+
+
+def _tables(stage: Stage, spread: float, draws: Tensor) -> Tensor:
+    """Rows: learning rate, latent noise, Adam's two corrections, whether the noise is gone; [5,steps]."""
+    rows = []
+    for i, corrections in enumerate(adam_corrections(stage.steps, _BETA1, _BETA2)):
+        t = i / stage.steps
+        ramp = learning_rate_ramp(t, ramp_up=stage.ramp_up, ramp_down=stage.ramp_down)
+        deviation = spread * stage.latent_noise * latent_noise_ramp(t, length=stage.latent_noise_ramp)
+        rows.append((stage.learning_rate * ramp, deviation, *corrections, float(deviation == 0.0)))
+    return torch.tensor(rows, dtype=torch.float64).T.contiguous().to(draws.device, draws.dtype)

@@ -1,0 +1,66 @@
+"""Write mp4 files with PyAV, which brings its own codecs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_mp4(
+    path: str | os.PathLike[str],
+    frames: Iterable[np.ndarray[Any, Any]],
+    *,
+    fps: int = 30,
+    bit_rate: int = 16_000_000,
+) -> int:
+    """Encode frames as H.264, under a temporary name that is renamed when complete.
+
+    Args:
+        path: of the mp4.
+        frames: uint8 [H,W,3], all of one size; an odd last row or column is repeated once, because
+            the codec's colour planes are halved.
+        fps: frames per second.
+        bit_rate: bits per second, at most.
+
+    Returns:
+        the number of frames written.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        ValueError: no frames, or frames of different sizes.
+    """
+    import av
+
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    count = 0
+    shape: tuple[int, ...] | None = None
+    try:
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream: Any = None
+            for frame in frames:
+                if stream is None:
+                    shape = frame.shape
+                    stream = container.add_stream("libx264", rate=Fraction(fps))
+                    stream.height, stream.width = (side + side % 2 for side in shape[:2])
+                    stream.pix_fmt = "yuv420p"
+                    stream.bit_rate = bit_rate
+                if frame.shape != shape:
+                    raise ValueError(f"frames: expected shape {shape}, got {frame.shape}")
+                even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                container.mux(stream.encode(picture))
+                count += 1
+            if stream is None:
+                raise ValueError("frames: expected at least one frame, got none")
+            container.mux(stream.encode(None))
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return count
