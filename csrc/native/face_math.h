@@ -42,7 +42,8 @@ inline float fast_exp(float x) {
   const float t = x * 1.44269504f;
   const float f = std::floor(t);
   const float r = t - f;
-  const float p = 1.0f + r * (0.69315308f + r * (0.24015361f + r * (0.05582631f + r * 0.00898934f)));
+  const float p =
+      1.0f + r * (0.69315308f + r * (0.24015361f + r * (0.05582631f + r * 0.00898934f)));
   const int32_t bits = (static_cast<int32_t>(f) + 127) << 23;
   float scale;
   std::memcpy(&scale, &bits, 4);

@@ -34,7 +34,8 @@ struct HeadGrid {
   std::vector<float> azimuth;
   HeadGrid() : canonical(kHeadRows * kHeadColumns), azimuth(kHeadRows * kHeadColumns) {
     // Denser in front, and in the bands of the eyes and the mouth, where the surface moves.
-    const auto columns = spread(kHeadColumns, -kPi, kPi, [](float a) { return 1 + 4.5f * fast_exp(-sq(a / 0.75f)); });
+    const auto columns = spread(kHeadColumns, -kPi, kPi,
+                                [](float a) { return 1 + 4.5f * fast_exp(-sq(a / 0.75f)); });
     const auto rows = spread(kHeadRows, 0.5f * kPi, -0.5f * kPi, [](float e) {
       return 1 + 1.6f * fast_exp(-sq(e / 0.22f)) + 4.0f * fast_exp(-sq((e + 0.72f) / 0.20f));
     });
@@ -42,7 +43,8 @@ struct HeadGrid {
       for (int c = 0; c < kHeadColumns; ++c) {
         canonical[r * kHeadColumns + c] = canonical_from_direction(columns[c], rows[r]);
         const Vec3 v = canonical[r * kHeadColumns + c];
-        azimuth[r * kHeadColumns + c] = r == 0 || r == kHeadRows - 1 ? columns[c] : std::atan2(v.x, v.z);
+        azimuth[r * kHeadColumns + c] =
+            r == 0 || r == kHeadRows - 1 ? columns[c] : std::atan2(v.x, v.z);
       }
   }
 };
@@ -52,26 +54,47 @@ const HeadGrid& head_grid() {
   return grid;
 }
 
-Mesh make_mesh(Part part, int rows, int columns, bool wrap) {
-  Mesh mesh{part, rows, columns, wrap, {}};
-  mesh.vertices.resize(rows * columns);
-  return mesh;
+// Meshes keep their storage from face to face.
+void shape_mesh(Mesh& m, Part part, int rows, int columns) {
+  m.part = part;
+  m.rows = rows;
+  m.columns = columns;
+  m.vertices.resize(static_cast<size_t>(rows) * columns);
 }
 
-// Normals from the two grid directions; `wrap` says that the first and last columns coincide.
+// The undeformed hair shell: upper rows on the skull, lower rows on its equator.
+constexpr int kHairCap = 40;
+
+struct HairGrid {
+  std::vector<float> azimuth;   // [columns]
+  std::vector<Vec3> canonical;  // [rows, columns]
+  HairGrid() : azimuth(kHairColumns), canonical(kHairRows * kHairColumns) {
+    for (int c = 0; c < kHairColumns; ++c) {
+      const float u = 2.0f * c / (kHairColumns - 1) - 1;
+      azimuth[c] = kPi * (0.72f * u + 0.28f * u * u * u);
+      for (int r = 0; r < kHairRows; ++r) {
+        const float rise =
+            r < kHairCap ? 0.5f * kPi * (1 - static_cast<float>(r) / (kHairCap - 1)) : 0.0f;
+        canonical[r * kHairColumns + c] = canonical_from_direction(azimuth[c], rise);
+      }
+    }
+  }
+};
+
+const HairGrid& hair_grid() {
+  static const HairGrid grid;
+  return grid;
+}
+
+// Normals from the two grid directions; the first and last columns of every grid coincide.
 void grid_normals(Mesh& m) {
   auto at = [&](int r, int c) { return m.vertices[r * m.columns + c].position; };
   for (int r = 0; r < m.rows; ++r)
     for (int c = 0; c < m.columns; ++c) {
       const int up = std::max(r - 1, 0), down = std::min(r + 1, m.rows - 1);
       int left = c - 1, right = c + 1;
-      if (m.wrap) {
-        left = left < 0 ? m.columns - 2 : left;
-        right = right >= m.columns ? 1 : right;
-      } else {
-        left = std::max(left, 0);
-        right = std::min(right, m.columns - 1);
-      }
+      left = left < 0 ? m.columns - 2 : left;
+      right = right >= m.columns ? 1 : right;
       const Vec3 n = cross(at(down, c) - at(up, c), at(r, right) - at(r, left));
       m.vertices[r * m.columns + c].normal = normalize(n);
     }
@@ -84,8 +107,8 @@ void grid_normals(Mesh& m) {
   }
 }
 
-Mesh head(const Face& f) {
-  Mesh m = make_mesh(kPartSkin, kHeadRows, kHeadColumns, true);
+void head(const Face& f, Mesh& m) {
+  shape_mesh(m, kPartSkin, kHeadRows, kHeadColumns);
   const HeadGrid& grid = head_grid();
   for (size_t i = 0; i < m.vertices.size(); ++i) {
     Vertex& v = m.vertices[i];
@@ -94,44 +117,41 @@ Mesh head(const Face& f) {
     v.hair = v.canonical.y - f.hairline(grid.azimuth[i]);
   }
   grid_normals(m);
-  return m;
 }
 
 // The hair shell follows the skull above the ears and hangs straight below them.
-Mesh hair(const Face& f) {
-  Mesh m = make_mesh(kPartHair, kHairRows, kHairColumns, true);
-  const int cap = 40;
-  const float lowest = std::min(-0.80f, -0.10f - 1.55f * f.hair_bottom) - 0.04f;
+void hair(const Face& f, Mesh& m) {
+  shape_mesh(m, kPartHair, kHairRows, kHairColumns);
+  const HairGrid& grid = hair_grid();
+  const float lowest = std::min(-0.80f, -0.10f - 1.55f * f.hair_length) - 0.04f;
   for (int c = 0; c < m.columns; ++c) {
-    const float u = 2.0f * c / (m.columns - 1) - 1;
-    const float a = kPi * (0.72f * u + 0.28f * u * u * u);
+    const float a = grid.azimuth[c];
     const float line = f.hairline(a);
     const float aside = std::fabs(std::sin(a)), back = 0.5f - 0.5f * std::cos(a);
     for (int r = 0; r < m.rows; ++r) {
-      Vec3 p;
-      float fall = 0;
-      if (r < cap) {
-        p = canonical_from_direction(a, 0.5f * kPi * (1 - static_cast<float>(r) / (cap - 1)));
-      } else {
-        fall = static_cast<float>(r - cap + 1) / (m.rows - cap);
-        p = canonical_from_direction(a, 0);
-        p.y = lowest * fall;
-      }
+      Vec3 p = grid.canonical[r * m.columns + c];
+      if (r >= kHairCap)
+        p.y = lowest * (static_cast<float>(r - kHairCap + 1) / (m.rows - kHairCap));
       const float h = p.y - line;
       // Thin at the hairline: below the ears that is the curtain's front edge, not its lower end.
       const float edge = mix(smoothstep(-0.05f, 0.28f, h), smoothstep(0.92f, 1.40f, std::fabs(a)),
                              smoothstep(0.30f, -0.10f, p.y));
       const float away = std::hypot(p.x, p.z) / 0.8f;  // from the crown, where all columns meet
       const float top = smoothstep(0.0f, 0.9f, p.y);
-      float thick = 0.018f + edge * (0.040f + f.hair_volume * (0.11f * top + 0.20f * aside * away * (1 - 0.5f * top)) + 0.05f * f.hair_long * (1 - top));
+      float thick =
+          0.018f +
+          edge * (0.040f + f.hair_volume * (0.11f * top + 0.20f * aside * away * (1 - 0.5f * top)) +
+                  0.05f * f.hair_long * (1 - top));
       const float ring = 1 + thick / 0.80f;
       // Below the ears: short hair hugs the neck, long hair hangs and turns in at its ends.
       const float down = smoothstep(0.0f, -0.9f, p.y);
       const float tuck = 1 - down * mix(0.30f, 0.03f - 0.05f * f.hair_volume, f.hair_long) -
                          0.05f * smoothstep(0.25f, -0.02f, h) * down +
                          0.022f * f.hair_volume * f.hair_long * std::sin(7.0f * p.y) * down;
-      Vec3 q = {p.x * ring * tuck, p.y + thick * top + 0.045f * smoothstep(0.55f, 1.04f, p.y), p.z * ring * mix(tuck, 1.0f, 0.5f * back)};
-      const float temple = 1 - 0.045f * bump(0, p.y - 0.25f, 1, 0.25f) * smoothstep(-0.1f, 0.4f, p.z);
+      Vec3 q = {p.x * ring * tuck, p.y + thick * top + 0.045f * smoothstep(0.55f, 1.04f, p.y),
+                p.z * ring * mix(tuck, 1.0f, 0.5f * back)};
+      const float temple =
+          1 - 0.045f * bump(0, p.y - 0.25f, 1, 0.25f) * smoothstep(-0.1f, 0.4f, p.z);
       q.x *= kWiden * f.p[kFaceWidth] * temple;
       q.z -= 0.02f * back * away;
       Vertex& v = m.vertices[r * m.columns + c];
@@ -141,11 +161,10 @@ Mesh hair(const Face& f) {
     }
   }
   grid_normals(m);
-  return m;
 }
 
-Mesh ear(const Face& f, float sign) {
-  Mesh m = make_mesh(kPartEar, kEarRows, kEarColumns, true);
+void ear(const Face& f, float sign, Mesh& m) {
+  shape_mesh(m, kPartEar, kEarRows, kEarColumns);
   const float s = f.ear_scale;
   for (int r = 0; r < m.rows; ++r)
     for (int c = 0; c < m.columns; ++c) {
@@ -163,37 +182,37 @@ Mesh ear(const Face& f, float sign) {
       v.position = f.pose(q);
     }
   grid_normals(m);
-  return m;
 }
 
-Mesh body(const Face& f) {
-  Mesh m = make_mesh(kPartNeck, kBodyRows, kBodyColumns, true);
+void body(const Face& f, Mesh& m) {
+  shape_mesh(m, kPartNeck, kBodyRows, kBodyColumns);
   for (int r = 0; r < m.rows; ++r) {
     const float y = mix(-0.55f, -2.4f, static_cast<float>(r) / (m.rows - 1));
     const float flare = smoothstep(-1.12f, -1.72f, y);
-    const float rx = 0.395f + 0.04f * smoothstep(-0.9f, -1.2f, y) + 1.40f * flare * std::sqrt(flare);
+    const float rx =
+        0.395f + 0.04f * smoothstep(-0.9f, -1.2f, y) + 1.40f * flare * std::sqrt(flare);
     const float rz = 0.37f + 0.24f * flare;
     for (int c = 0; c < m.columns; ++c) {
       const float a = kPi * (2.0f * c / (m.columns - 1) - 1);
       Vertex& v = m.vertices[r * m.columns + c];
       v.canonical = {std::sin(a) * rx, y, std::cos(a)};
-      v.position = f.rotate_body(Vec3{rx * std::sin(a), y, rz * std::cos(a) - 0.17f} - Vec3{0, -0.62f, -0.22f}) +
+      v.position = f.rotate_body(Vec3{rx * std::sin(a), y, rz * std::cos(a) - 0.17f} -
+                                 Vec3{0, -0.62f, -0.22f}) +
                    Vec3{0, -0.62f, -0.22f};
     }
   }
   grid_normals(m);
-  return m;
 }
 
 }  // namespace
 
 void build_meshes(const Face& face, std::vector<Mesh>& meshes) {
-  meshes.clear();
-  meshes.push_back(head(face));
-  meshes.push_back(hair(face));
-  meshes.push_back(ear(face, -1));
-  meshes.push_back(ear(face, 1));
-  meshes.push_back(body(face));
+  meshes.resize(5);
+  head(face, meshes[0]);
+  hair(face, meshes[1]);
+  ear(face, -1, meshes[2]);
+  ear(face, 1, meshes[3]);
+  body(face, meshes[4]);
 }
 
 }  // namespace pyfacelat::face

@@ -4,14 +4,19 @@
 namespace pyfacelat::face {
 
 const char* const kParameterNames[kNumParameters] = {
-    "yaw", "pitch", "roll",
-    "jaw_open", "smile", "pucker", "brow_raise", "brow_skew", "brow_frown", "eye_open", "eye_skew",
-    "gaze_x", "gaze_y",
-    "face_width", "jaw_width", "chin_length", "nose_width", "nose_length", "eye_size",
-    "eye_spacing", "brow_thickness", "lip_fullness", "mouth_width",
-    "skin_tone", "hair_tone", "hair_hue", "iris_color", "hair_length", "hair_volume",
-    "hair_fringe", "hair_part", "beard", "lip_color", "light_azimuth", "light_elevation",
-    "background_light", "background_hue"};
+    "yaw",           "pitch",           "roll",
+    "jaw_open",      "smile",           "pucker",
+    "brow_raise",    "brow_skew",       "brow_frown",
+    "eye_open",      "eye_skew",        "gaze_x",
+    "gaze_y",        "face_width",      "jaw_width",
+    "chin_length",   "nose_width",      "nose_length",
+    "eye_size",      "eye_spacing",     "brow_thickness",
+    "lip_fullness",  "mouth_width",     "skin_tone",
+    "hair_tone",     "hair_hue",        "iris_color",
+    "hair_length",   "hair_volume",     "hair_fringe",
+    "hair_part",     "beard",           "lip_color",
+    "light_azimuth", "light_elevation", "background_light",
+    "background_hue"};
 
 namespace {
 
@@ -42,7 +47,7 @@ Vec3 linear(float r, float g, float b) {
   return {std::pow(r, 2.2f), std::pow(g, 2.2f), std::pow(b, 2.2f)};
 }
 
-// Piecewise cubic through equally spaced keys with zero overshoot (monotone for monotone keys).
+// Piecewise linear through equally spaced keys.
 template <int N>
 Vec3 ramp(const Vec3 (&keys)[N], float t) {
   t = clamp01(t) * (N - 1);
@@ -95,7 +100,7 @@ Face::Face(const double* params) {
 
   const float length = p[kHairLength];
   hair_long = smoothstep(0.15f, 0.75f, length);
-  hair_bottom = length;
+  hair_length = length;
   hair_volume = p[kHairVolume];
   fringe_y = 0.70f - 0.36f * p[kHairFringe];
   part_angle = 0.55f * p[kHairPart];
@@ -117,11 +122,10 @@ Face::Face(const double* params) {
   // Lips: a rose of the skin, lighter than dark skin and darker than light skin, so that they read
   // on every tone.
   const float dark = smoothstep(0.35f, 1.0f, p[kSkinTone]);
-  const Vec3 natural = mix(skin * Vec3{0.86f, 0.50f, 0.50f},
-                           linear(0.62f, 0.33f, 0.31f), 0.25f + 0.45f * dark);
+  const Vec3 natural =
+      mix(skin * Vec3{0.86f, 0.50f, 0.50f}, linear(0.62f, 0.33f, 0.31f), 0.25f + 0.45f * dark);
   const Vec3 paint = mix(linear(0.80f, 0.25f, 0.30f), linear(0.66f, 0.16f, 0.22f), dark);
   lip = mix(natural, paint, clamp01(p[kLipColor]));
-  
 
   const float az = p[kLightAzimuth] * kDegree, el = p[kLightElevation] * kDegree;
   light = {std::sin(az) * std::cos(el), std::sin(el), std::cos(az) * std::cos(el)};
@@ -134,7 +138,8 @@ Face::Face(const double* params) {
   const float bh = p[kBackgroundHue];
   background = neutral * mix(Vec3{1, 1, 1}, bh > 0 ? warm_bg : cool_bg, std::fabs(bh));
   // Clothes answer the background: teal before warm walls, brick before cool ones.
-  const Vec3 cloths[3] = {linear(0.60f, 0.34f, 0.29f), linear(0.36f, 0.40f, 0.50f), linear(0.20f, 0.46f, 0.47f)};
+  const Vec3 cloths[3] = {linear(0.60f, 0.34f, 0.29f), linear(0.36f, 0.40f, 0.50f),
+                          linear(0.20f, 0.46f, 0.47f)};
   cloth = ramp(cloths, 0.5f + 0.5f * bh);
 }
 
@@ -173,23 +178,24 @@ float Face::drop(float x, float y) const {
   return jaw_drop * t * t * (3 - 2 * t);
 }
 
-float Face::lid_lower(int, float s) const {
+float Face::lid_lower(float s) const {
   return eye_y - 0.012f * s - eye_low * arc(s) * (1 - 0.12f * s);
 }
 
 float Face::lid_upper(int side, float s) const {
   // s = -1 outer corner, 1 inner corner; the outer corner sits a little higher.
   const float open = eye_y - 0.012f * s + eye_up * arc(s) * (1 + 0.10f * s);
-  return mix(lid_lower(side, s), open, eye_open[side]);
+  return mix(lid_lower(s), open, eye_open[side]);
 }
 
 Vec2 Face::brow(int side, float t) const {
   const float spread = eye_x / 0.325f;
-  const float x = (0.125f - 0.03f * brow_frown) * spread + t * (0.395f + 0.03f * brow_frown) * spread;
+  const float x =
+      (0.125f - 0.03f * brow_frown) * spread + t * (0.395f + 0.03f * brow_frown) * spread;
   const float arch = 0.055f * (1 - sq((t - 0.62f) / 0.62f));
   const float inner = sq(1 - t);
-  const float y = eye_y + 0.155f + arch + brow_raise[side] * (0.085f - 0.02f * t)
-                  - brow_frown * (0.085f * inner - 0.01f);
+  const float y = eye_y + 0.155f + arch + brow_raise[side] * (0.085f - 0.02f * t) -
+                  brow_frown * (0.085f * inner - 0.01f);
   return {x, y};
 }
 
@@ -198,15 +204,17 @@ float Face::hairline(float azimuth) const {
   const float away = azimuth - part_angle;
   // Higher at the parting, sweeping down to both temples.
   const float front = fringe_y + 0.13f * fast_exp(-sq(away / 0.30f)) - 0.05f * sq(azimuth);
-  // Short hair: sideburn, over the ear, nape. Long hair: a curtain to hair_bottom.
-  const float cut = mix(0.06f, 0.16f, smoothstep(1.25f, 1.45f, a)) - 0.80f * smoothstep(1.75f, 2.3f, a);
-  const float curtain = -0.10f - 1.55f * hair_bottom + 0.16f * smoothstep(2.0f, 1.15f, a);
-  const float side = mix(cut, std::min(cut, curtain), smoothstep(0.0f, 0.35f, hair_bottom));
+  // Short hair: sideburn, over the ear, nape. Long hair: a curtain to hair_length.
+  const float cut =
+      mix(0.06f, 0.16f, smoothstep(1.25f, 1.45f, a)) - 0.80f * smoothstep(1.75f, 2.3f, a);
+  const float curtain = -0.10f - 1.55f * hair_length + 0.16f * smoothstep(2.0f, 1.15f, a);
+  const float side = mix(cut, std::min(cut, curtain), smoothstep(0.0f, 0.35f, hair_length));
   return mix(front, side, smoothstep(0.80f, 1.32f, a));
 }
 
 Vec3 canonical_from_xy(float x, float y) {
-  const float rest = 1 - std::pow(std::fabs(x) / kHeadA, kHeadN) - std::pow(std::fabs(y) / kHeadB, kHeadN);
+  const float rest =
+      1 - std::pow(std::fabs(x) / kHeadA, kHeadN) - std::pow(std::fabs(y) / kHeadB, kHeadN);
   return {x, y, kHeadC * std::pow(std::max(rest, 0.0f), 1 / kHeadN)};
 }
 
@@ -214,7 +222,8 @@ Vec3 canonical_from_direction(float azimuth, float elevation) {
   const float x = std::sin(azimuth) * std::cos(elevation), y = std::sin(elevation);
   const float z = std::cos(azimuth) * std::cos(elevation);
   const float t = std::pow(std::pow(std::fabs(x), kHeadN) + std::pow(std::fabs(y), kHeadN) +
-                               std::pow(std::fabs(z), kHeadN), -1 / kHeadN);
+                               std::pow(std::fabs(z), kHeadN),
+                           -1 / kHeadN);
   return {kHeadA * t * x, kHeadB * t * y, kHeadC * t * z};
 }
 
@@ -242,8 +251,10 @@ Vec3 Face::deform(Vec3 c) const {
       z -= 0.035f * bump(ax - 0.12f, y - 0.04f, 0.06f, 0.10f);
       z += 0.052f * bump(ax - eye_x, y - eye_y - 0.005f, 0.125f, 0.085f);
     }
-    if (y > nose_y - 0.30f && y < 0.45f && ax < 0.42f) {  // nose: ridge growing towards the tip, ball, wings
-      const float bridge = smoothstep(0.20f, nose_tip_y, y) * smoothstep(nose_y - 0.10f, nose_tip_y, y);
+    if (y > nose_y - 0.30f && y < 0.45f &&
+        ax < 0.42f) {  // nose: ridge growing towards the tip, ball, wings
+      const float bridge =
+          smoothstep(0.20f, nose_tip_y, y) * smoothstep(nose_y - 0.10f, nose_tip_y, y);
       const float ridge = 0.04f * bump(0, y - 0.10f, 1, 0.14f) + 0.20f * bridge;
       z += ridge * bump(c.x, 0, 0.065f + 0.045f * nose_w * bridge, 1);
       z += 0.065f * bump(c.x, y - nose_tip_y, 0.075f * nose_w, 0.075f);
@@ -300,9 +311,12 @@ void landmarks3d(const Face& f, Vec3 out[kNumLandmarks]) {
     const float u = (i - 8) / 8.0f, m = std::fabs(u);
     const float y = -0.972f + 0.972f * std::pow(m, 1.4f);
     const float a = std::copysign(1.45f * std::pow(m, 0.62f), u);
-    const float ring = std::pow(std::max(0.0f, 1 - std::pow(std::fabs(y) / kHeadB, kHeadN)), 1 / kHeadN);
+    const float ring =
+        std::pow(std::max(0.0f, 1 - std::pow(std::fabs(y) / kHeadB, kHeadN)), 1 / kHeadN);
     const float sx = std::sin(a), cz = std::cos(a);
-    const float t = ring * std::pow(std::pow(std::fabs(sx), kHeadN) + std::pow(std::fabs(cz), kHeadN), -1 / kHeadN);
+    const float t =
+        ring *
+        std::pow(std::pow(std::fabs(sx), kHeadN) + std::pow(std::fabs(cz), kHeadN), -1 / kHeadN);
     out[i] = f.pose(f.deform({kHeadA * t * sx, y, kHeadC * t * cz}));
   }
   for (int i = 0; i < 5; ++i) {
@@ -311,13 +325,14 @@ void landmarks3d(const Face& f, Vec3 out[kNumLandmarks]) {
     put(22 + i, right.x, right.y);
   }
   for (int i = 0; i < 4; ++i) put(27 + i, 0, mix(0.02f, f.nose_tip_y, i / 3.0f));
-  const float nx[5] = {-0.115f, -0.058f, 0, 0.058f, 0.115f}, ny[5] = {0.012f, -0.012f, -0.022f, -0.012f, 0.012f};
+  const float nx[5] = {-0.115f, -0.058f, 0, 0.058f, 0.115f},
+              ny[5] = {0.012f, -0.012f, -0.022f, -0.012f, 0.012f};
   for (int i = 0; i < 5; ++i) put(31 + i, nx[i] * f.nose_w, f.nose_y + ny[i]);
   const float es[6] = {-1, -0.38f, 0.38f, 1, 0.38f, -0.38f};
   const int mirrored[6] = {45, 44, 43, 42, 47, 46};
   for (int i = 0; i < 6; ++i) {
     for (int side = 0; side < 2; ++side) {
-      const float y = i < 3 || i == 3 ? f.lid_upper(side, es[i]) : f.lid_lower(side, es[i]);
+      const float y = i <= 3 ? f.lid_upper(side, es[i]) : f.lid_lower(es[i]);
       const float x = f.eye_x - es[i] * f.eye_w;
       put(side == 0 ? 36 + i : mirrored[i], side == 0 ? -x : x, y);
     }
@@ -327,7 +342,8 @@ void landmarks3d(const Face& f, Vec3 out[kNumLandmarks]) {
   for (int i = 0; i < 5; ++i) put(55 + i, ol[i] * f.mouth_w, f.outer_lower(ol[i] * f.mouth_w));
   const float iu[5] = {-1, -0.45f, 0, 0.45f, 1};
   for (int i = 0; i < 5; ++i) put(60 + i, iu[i] * f.mouth_wi, f.inner_upper(iu[i] * f.mouth_wi));
-  for (int i = 0; i < 3; ++i) put(65 + i, iu[3 - i] * f.mouth_wi, f.inner_lower(iu[3 - i] * f.mouth_wi));
+  for (int i = 0; i < 3; ++i)
+    put(65 + i, iu[3 - i] * f.mouth_wi, f.inner_lower(iu[3 - i] * f.mouth_wi));
 }
 
 }  // namespace pyfacelat::face

@@ -74,16 +74,20 @@ void Raster::draw(const Face& face, const Frame& frame, int new_size) {
         const int order[2][2][3] = {{{0, 2, 1}, {1, 2, 3}}, {{0, 2, 3}, {0, 3, 1}}};
         for (int half = 0; half < 2; ++half) {
           const int* o = order[flip][half];
-          const Screen &a = screen[corner[o[0]]], &b = screen[corner[o[1]]], &d = screen[corner[o[2]]];
+          const Screen &a = screen[corner[o[0]]], &b = screen[corner[o[1]]],
+                       &d = screen[corner[o[2]]];
           const float area = (b.x - a.x) * (d.y - a.y) - (b.y - a.y) * (d.x - a.x);
           if (area == 0 || (!shell && area > 0)) continue;
           const int x0 = std::max(0, static_cast<int>(std::ceil(std::min({a.x, b.x, d.x}))));
-          const int x1 = std::min(size - 1, static_cast<int>(std::floor(std::max({a.x, b.x, d.x}))));
+          const int x1 =
+              std::min(size - 1, static_cast<int>(std::floor(std::max({a.x, b.x, d.x}))));
           const int y0 = std::max(0, static_cast<int>(std::ceil(std::min({a.y, b.y, d.y}))));
-          const int y1 = std::min(size - 1, static_cast<int>(std::floor(std::max({a.y, b.y, d.y}))));
+          const int y1 =
+              std::min(size - 1, static_cast<int>(std::floor(std::max({a.y, b.y, d.y}))));
           if (x0 > x1 || y0 > y1) continue;
           const float inv = 1 / area;
-          const Vertex &va = m.vertices[corner[o[0]]], &vb = m.vertices[corner[o[1]]], &vd = m.vertices[corner[o[2]]];
+          const Vertex &va = m.vertices[corner[o[0]]], &vb = m.vertices[corner[o[1]]],
+                       &vd = m.vertices[corner[o[2]]];
           for (int y = y0; y <= y1; ++y)
             for (int x = x0; x <= x1; ++x) {
               const float b1 = ((x - a.x) * (d.y - a.y) - (y - a.y) * (d.x - a.x)) * inv;
@@ -118,7 +122,8 @@ Surface Raster::surface(const Sample& s) const {
   const bool flip = i00 % m.columns >= (m.columns - 1) / 2;
   const int order[2][2][3] = {{{0, 2, 1}, {1, 2, 3}}, {{0, 2, 3}, {0, 3, 1}}};
   const int* o = order[flip][half];
-  const Vertex &a = m.vertices[corner[o[0]]], &b = m.vertices[corner[o[1]]], &c = m.vertices[corner[o[2]]];
+  const Vertex &a = m.vertices[corner[o[0]]], &b = m.vertices[corner[o[1]]],
+               &c = m.vertices[corner[o[2]]];
   const float b0 = 1 - s.b1 - s.b2;
   Surface out;
   out.part = m.part;

@@ -17,14 +17,14 @@ Frame ffhq_frame(const Vec2 landmarks[kNumLandmarks]);
 constexpr uint32_t kNoTriangle = 0xffffffffu;
 
 struct Sample {
-  float depth;         // z of the surface in camera-aligned space; larger is nearer
-  uint32_t triangle;   // mesh << 24 | quad << 1 | half
-  float b1, b2;        // barycentric weights of the second and third corner
+  float depth;        // z of the surface in camera-aligned space; larger is nearer
+  uint32_t triangle;  // mesh << 24 | quad << 1 | half
+  float b1, b2;       // barycentric weights of the second and third corner
 };
 
-struct Surface {       // an interpolated G-buffer entry
+struct Surface {  // an interpolated G-buffer entry
   Part part;
-  bool back;           // the inside of the hair shell
+  bool back;  // the inside of the hair shell
   Vec3 position, normal, canonical;
   float hair;
 };

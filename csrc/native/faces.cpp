@@ -38,13 +38,13 @@ struct ToneCurve {
 };
 
 struct Outputs {
-  uint8_t* image = nullptr;      // [N, S, S, 3]
-  float* landmarks = nullptr;    // [N, 68, 2]
-  float* visibility = nullptr;   // [N, 68]
-  float* depth = nullptr;        // [N, S, S]
-  float* uv = nullptr;           // [N, S, S, 2]
-  float* normals = nullptr;      // [N, S, S, 3]
-  uint8_t* parts = nullptr;      // [N, S, S]
+  uint8_t* image = nullptr;     // [N, S, S, 3]
+  float* landmarks = nullptr;   // [N, 68, 2]
+  float* visibility = nullptr;  // [N, 68]
+  float* depth = nullptr;       // [N, S, S]
+  float* uv = nullptr;          // [N, S, S, 2]
+  float* normals = nullptr;     // [N, S, S, 3]
+  uint8_t* parts = nullptr;     // [N, S, S]
 };
 
 struct Workspace {
@@ -57,14 +57,16 @@ Vec2 texture_coordinates(const Surface& g) {
   switch (g.part) {
     case kPartSkin: {
       const Vec3 d = {g.canonical.x / kHeadA, g.canonical.y / kHeadB, g.canonical.z / kHeadC};
-      return {0.5f + kTurn * std::atan2(d.x, d.z), 0.5f - kHalfTurn * std::atan2(d.y, std::hypot(d.x, d.z))};
+      return {0.5f + kTurn * std::atan2(d.x, d.z),
+              0.5f - kHalfTurn * std::atan2(d.y, std::hypot(d.x, d.z))};
     }
     case kPartHair:
       return {0.5f + kTurn * g.canonical.x, clamp01(0.5f - 0.25f * g.canonical.y)};
     case kPartEar:
       return {0.5f + kTurn * std::atan2(g.canonical.x, g.canonical.z), 0.5f - 0.5f * g.canonical.y};
     default:
-      return {0.5f + kTurn * std::atan2(g.canonical.x, g.canonical.z), clamp01(-0.4f * g.canonical.y)};
+      return {0.5f + kTurn * std::atan2(g.canonical.x, g.canonical.z),
+              clamp01(-0.4f * g.canonical.y)};
   }
 }
 
@@ -98,7 +100,8 @@ void render_face(const double* params, int size, int supersample, int64_t index,
         const int x = static_cast<int>(std::floor(pixel[i].x * supersample));
         const int y = static_cast<int>(std::floor(pixel[i].y * supersample));
         const bool framed = x >= 0 && y >= 0 && x < fine && y < fine;
-        const bool seen = framed && work.raster.samples[static_cast<size_t>(y) * fine + x].depth <= points[i].z + 0.045f;
+        const bool seen = framed && work.raster.samples[static_cast<size_t>(y) * fine + x].depth <=
+                                        points[i].z + 0.045f;
         out.visibility[index * kNumLandmarks + i] = seen ? 1.0f : 0.0f;
       }
     }
@@ -121,7 +124,8 @@ void render_face(const double* params, int size, int supersample, int64_t index,
           }
         }
         uint8_t* to = out.image + ((index * size + y) * size) * 3;
-        for (int i = 0; i < size * 3; ++i) to[i] = static_cast<uint8_t>(std::min(255.0f, work.row[i] * scale + 0.5f));
+        for (int i = 0; i < size * 3; ++i)
+          to[i] = static_cast<uint8_t>(std::min(255.0f, work.row[i] * scale + 0.5f));
       }
     }
   }
@@ -149,11 +153,13 @@ void render_face(const double* params, int size, int supersample, int64_t index,
   }
 }
 
-py::dict render_faces(py::array_t<double, py::array::c_style | py::array::forcecast> params, int size,
-                      int supersample, const std::vector<std::string>& outputs, int threads) {
+py::dict render_faces(py::array_t<double, py::array::c_style | py::array::forcecast> params,
+                      int size, int supersample, const std::vector<std::string>& outputs,
+                      int threads) {
   if (params.ndim() != 2 || params.shape(1) != kNumParameters)
     throw py::value_error("params: expected shape [N, " + std::to_string(kNumParameters) + "]");
-  if (size < 1 || size > 4096) throw py::value_error("size: expected 1..4096, got " + std::to_string(size));
+  if (size < 1 || size > 4096)
+    throw py::value_error("size: expected 1..4096, got " + std::to_string(size));
   if (supersample < 1 || supersample > 8)
     throw py::value_error("supersample: expected 1..8, got " + std::to_string(supersample));
   if (threads < 1) throw py::value_error("threads: expected >= 1, got " + std::to_string(threads));
@@ -171,14 +177,22 @@ py::dict render_faces(py::array_t<double, py::array::c_style | py::array::forcec
     return array.mutable_data();
   };
   for (const std::string& name : outputs) {
-    if (name == "image") out.image = bytes(name, {n, s, s, 3});
-    else if (name == "landmarks") out.landmarks = floats(name, {n, kNumLandmarks, 2});
-    else if (name == "visibility") out.visibility = floats(name, {n, kNumLandmarks});
-    else if (name == "depth") out.depth = floats(name, {n, s, s});
-    else if (name == "uv") out.uv = floats(name, {n, s, s, 2});
-    else if (name == "normals") out.normals = floats(name, {n, s, s, 3});
-    else if (name == "parts") out.parts = bytes(name, {n, s, s});
-    else throw py::value_error("outputs: unknown name '" + name + "'");
+    if (name == "image")
+      out.image = bytes(name, {n, s, s, 3});
+    else if (name == "landmarks")
+      out.landmarks = floats(name, {n, kNumLandmarks, 2});
+    else if (name == "visibility")
+      out.visibility = floats(name, {n, kNumLandmarks});
+    else if (name == "depth")
+      out.depth = floats(name, {n, s, s});
+    else if (name == "uv")
+      out.uv = floats(name, {n, s, s, 2});
+    else if (name == "normals")
+      out.normals = floats(name, {n, s, s, 3});
+    else if (name == "parts")
+      out.parts = bytes(name, {n, s, s});
+    else
+      throw py::value_error("outputs: unknown name '" + name + "'");
   }
   const double* data = params.data();
   {
@@ -209,8 +223,8 @@ py::dict render_faces(py::array_t<double, py::array::c_style | py::array::forcec
 }  // namespace
 
 void register_faces(pybind11::module_& module) {
-  module.def("render_faces", &render_faces, py::arg("params"), py::arg("size"), py::arg("supersample"),
-             py::arg("outputs"), py::arg("threads"),
+  module.def("render_faces", &render_faces, py::arg("params"), py::arg("size"),
+             py::arg("supersample"), py::arg("outputs"), py::arg("threads"),
              "Render procedural faces; see pyfacelat.procface.render for the contract.");
   py::list names;
   for (const char* name : kParameterNames) names.append(name);
