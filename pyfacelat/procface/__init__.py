@@ -1,5 +1,6 @@
-"""Procedural 3D faces with exact 68 landmarks: training data and ground truth without photographs."""
+"""Procedural 3D faces with exact 68 landmarks: data and ground truth without photographs."""
 
+from pyfacelat.procface.dataset import Faces, batches, generate, latents
 from pyfacelat.procface.params import (
     FLIP_LANDMARKS,
     PARAMS,
@@ -25,11 +26,15 @@ __all__ = [
     "PART_NAMES",
     "TAGS",
     "Z_DIM",
+    "Faces",
     "Parameter",
+    "batches",
     "compose",
     "default",
     "from_latent",
+    "generate",
     "index",
+    "latents",
     "mirror",
     "names",
     "render",

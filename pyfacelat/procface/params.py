@@ -1,9 +1,9 @@
 """The parameters of a procedural face, and the map from latent vectors to them.
 
-A latent vector z [Z_DIM] is first normalised to unit second moment, as StyleGAN2's mapping network
-does, so that a generator trained on these faces may normalise its input as usual. Each parameter is
-then ``low + (high - low) * sigmoid(slope * z_i + offset)``: continuous, monotone, bounded, with rare
-extremes. Hair tone is weakly coupled to skin tone.
+A latent vector z [Z_DIM] is first normalised to unit second moment, as StyleGAN2's mapping
+network does, so that a generator trained on these faces may normalise its input as usual. Each
+parameter is then ``low + (high - low) * sigmoid(slope * z_i + offset)``: continuous, monotone,
+bounded, with rare extremes. Hair tone is weakly coupled to skin tone.
 
 Parameter vectors are float64 [N, Z_DIM], in the order of :data:`PARAMS`.
 """
@@ -31,6 +31,7 @@ class Parameter:
         slope, offset: of the logistic squash of a standard normal latent.
         odd: True when mirroring the face negates it.
         text: what it does.
+
     """
 
     name: str
@@ -70,8 +71,17 @@ class Parameter:
         return self._moments[1]
 
 
-def _p(name: str, tag: str, low: float, high: float, slope: float = 1.3, offset: float = 0.0, *,
-       odd: bool = False, text: str = "") -> Parameter:
+def _p(
+    name: str,
+    tag: str,
+    low: float,
+    high: float,
+    slope: float = 1.3,
+    offset: float = 0.0,
+    *,
+    odd: bool = False,
+    text: str = "",
+) -> Parameter:
     return Parameter(name, tag, low, high, slope, offset, odd, text)
 
 
@@ -83,7 +93,7 @@ PARAMS: tuple[Parameter, ...] = (
     _p("smile", "expression", -0.7, 1.0, 1.8, 0.3, text="mouth corners down or up"),
     _p("pucker", "expression", -0.15, 1.0, 1.7, -1.6, text="lips rounded and forward"),
     _p("brow_raise", "expression", -0.8, 1.2, 1.6, text="both brows down or up"),
-    _p("brow_skew", "expression", -0.55, 0.55, 1.3, odd=True, text="image-right brow above the left"),
+    _p("brow_skew", "expression", -0.55, 0.55, 1.3, odd=True, text="image-right brow above left"),
     _p("brow_frown", "expression", -0.3, 1.0, 1.6, -1.3, text="inner ends together and down"),
     _p("eye_open", "expression", -0.05, 1.35, 1.5, 1.1, text="0 shut, 1 relaxed"),
     _p("eye_skew", "expression", -0.30, 0.30, 0.9, odd=True, text="image-right lid above the left"),
@@ -103,13 +113,21 @@ PARAMS: tuple[Parameter, ...] = (
     _p("hair_tone", "appearance", 0, 1, 1.7, -0.5, text="0 black, 1 blond"),
     _p("hair_hue", "appearance", -1, 1, 1.2, text="-1 ash, 1 red"),
     _p("iris_color", "appearance", 0, 1, 1.6, -0.2, text="brown, hazel, green, blue"),
-    _p("hair_length", "appearance", 0, 1, 2.0, -0.4, text="0 above the ears, 1 below the shoulders"),
-    _p("hair_volume", "appearance", 0, 1, 1.6, -0.2, text="thickness of the hair, most at the sides"),
+    _p("hair_length", "appearance", 0, 1, 2.0, -0.4, text="0 above the ears, 1 on the shoulders"),
+    _p("hair_volume", "appearance", 0, 1, 1.6, -0.2, text="thickness, most at the sides"),
     _p("hair_fringe", "appearance", 0, 1, 1.6, -0.3, text="0 high forehead, 1 fringe to the brows"),
     _p("hair_part", "appearance", -1, 1, 1.6, odd=True, text="where the hair parts"),
     _p("beard", "appearance", -0.3, 1, 2.2, -1.5, text="0 or less none, 1 full"),
     _p("lip_color", "appearance", -0.2, 1, 1.7, -1.2, text="0 or less natural, 1 painted"),
-    _p("light_azimuth", "appearance", -55, 55, 1.1, odd=True, text="degrees, positive from the right"),
+    _p(
+        "light_azimuth",
+        "appearance",
+        -55,
+        55,
+        1.1,
+        odd=True,
+        text="degrees, positive: from the right",
+    ),
     _p("light_elevation", "appearance", 5, 60, 1.3, text="degrees above the horizon"),
     _p("background_light", "appearance", 0, 1, 1.4, text="dark to light"),
     _p("background_hue", "appearance", -1, 1, 1.3, text="cool to warm"),
@@ -144,7 +162,8 @@ def index(name: str) -> int:
     return _INDEX[name]
 
 
-def _matrix(values: ArrayLike, what: str) -> NDArray[np.float64]:
+def matrix(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    """Check `values` (named `what` in messages): finite float64 [N, Z_DIM], or one vector."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 1:
         array = array[None]
@@ -157,7 +176,7 @@ def _matrix(values: ArrayLike, what: str) -> NDArray[np.float64]:
 
 def from_latent(z: ArrayLike) -> NDArray[np.float64]:
     """Map latents [N, Z_DIM] (any scale; each row is normalised first) to parameters [N, Z_DIM]."""
-    z = _matrix(z, "z")
+    z = matrix(z, "z")
     z = z / np.sqrt(np.mean(z**2, axis=1, keepdims=True) + 1e-8)
     z = z.copy()
     hair, skin = _INDEX["hair_tone"], _INDEX["skin_tone"]
@@ -166,12 +185,12 @@ def from_latent(z: ArrayLike) -> NDArray[np.float64]:
 
 
 def to_latent(params: ArrayLike) -> NDArray[np.float64]:
-    """Standard-normal coordinates [N, Z_DIM] of parameters: from_latent() without its normalisation.
+    """Invert from_latent() without its normalisation: standard-normal coordinates [N, Z_DIM].
 
     ``from_latent(to_latent(p))`` equals p when the row has unit second moment, and nearly so for
     samples (the second moment of Z_DIM normals is 1 within a few per cent of the squash).
     """
-    params = _matrix(params, "params")
+    params = matrix(params, "params")
     z = np.stack([p.unsquash(params[:, i]) for i, p in enumerate(PARAMS)], axis=1)
     hair, skin = _INDEX["hair_tone"], _INDEX["skin_tone"]
     z[:, hair] = (z[:, hair] + _HAIR_FROM_SKIN * z[:, skin]) / _HAIR_OWN
@@ -179,7 +198,7 @@ def to_latent(params: ArrayLike) -> NDArray[np.float64]:
 
 
 def default(n: int = 1) -> NDArray[np.float64]:
-    """The neutral frontal face at the mean of every parameter, eyes open and mouth shut: [n, Z_DIM]."""
+    """Return n neutral frontal faces, eyes open, mouth shut, the rest at its mean: [n, Z_DIM]."""
     row = np.array([p.mean for p in PARAMS])
     neutral = {"jaw_open": 0.0, "smile": 0.1, "pucker": 0.0, "brow_raise": 0.1, "brow_frown": 0.0,
                "eye_open": 1.0, "beard": 0.0, "lip_color": 0.1}  # fmt: skip
@@ -189,8 +208,8 @@ def default(n: int = 1) -> NDArray[np.float64]:
 
 
 def with_values(params: ArrayLike, **values: float | ArrayLike) -> NDArray[np.float64]:
-    """A copy of params [N, Z_DIM] with named columns replaced."""
-    out = _matrix(params, "params").copy()
+    """Copy params [N, Z_DIM] with named columns replaced."""
+    out = matrix(params, "params").copy()
     for name, value in values.items():
         out[:, index(name)] = value
     return out
@@ -201,14 +220,20 @@ def _odd() -> NDArray[np.float64]:
 
 
 def mirror(params: ArrayLike) -> NDArray[np.float64]:
-    """Parameters of the horizontally flipped face. Also maps latents: every odd squash is symmetric."""
-    return _matrix(params, "params") * _odd()
+    """Flip faces left to right. Also maps latents, because every odd squash is symmetric."""
+    return matrix(params, "params") * _odd()
 
 
-def compose(params_a: ArrayLike, params_b: ArrayLike,
-            take: Sequence[str] = ("pose", "expression")) -> NDArray[np.float64]:
-    """Face A with the tagged (or singly named) parameters of face B: the exact ideal of a transfer."""
-    a, b = np.broadcast_arrays(_matrix(params_a, "params_a"), _matrix(params_b, "params_b"))
+def compose(
+    params_a: ArrayLike, params_b: ArrayLike, take: Sequence[str] = ("pose", "expression")
+) -> NDArray[np.float64]:
+    """Give face A the tagged (or singly named) parameters of face B: the exact ideal of a transfer.
+
+    Both are [N, Z_DIM] or one vector, broadcast against each other. With the default `take` the
+    result keeps the identity, hair, skin, light and background of A. Raises ValueError for an
+    unknown tag or name.
+    """
+    a, b = np.broadcast_arrays(matrix(params_a, "params_a"), matrix(params_b, "params_b"))
     out = a.copy()
     for what in take:
         columns: Iterable[str] = names(what) if what in TAGS else [what]
@@ -217,19 +242,22 @@ def compose(params_a: ArrayLike, params_b: ArrayLike,
     return out
 
 
-def sweep(name: str, values: ArrayLike | int = 7, base: ArrayLike | None = None) -> NDArray[np.float64]:
-    """One parameter varied, the rest held: [len(values), Z_DIM].
+def sweep(
+    name: str, values: ArrayLike | int = 7, base: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Vary one parameter and hold the rest: [len(values), Z_DIM].
 
     Args:
         name: parameter name.
         values: values [K], or a count of steps across the parameter's range.
         base: one parameter vector; the neutral face by default.
+
     """
     column = index(name)
     if isinstance(values, int):
         values = np.linspace(PARAMS[column].low, PARAMS[column].high, values)
     row = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    start = default() if base is None else _matrix(base, "base")[:1]
+    start = default() if base is None else matrix(base, "base")[:1]
     out = np.repeat(start, len(row), axis=0)
     out[:, column] = row
     return out

@@ -1,26 +1,33 @@
-"""Render procedural faces: images with exact landmarks and, on request, the geometry behind them."""
+"""Render procedural faces: images, exact landmarks and, on request, the geometry behind them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pyfacelat.procface.params import PARAMS, _matrix
+from pyfacelat.procface.params import PARAMS, matrix
 
 OUTPUTS = ("image", "landmarks", "visibility", "depth", "uv", "normals", "parts")
-PART_NAMES = ("background", "skin", "hair", "ear", "neck", "clothes", "eye", "lips", "mouth", "brow")
+PART_NAMES = tuple("background skin hair ear neck clothes eye lips mouth brow".split())
 
 
-def _load():  # noqa: ANN202 - a module
+def _load() -> ModuleType:
     from pyfacelat import _native
 
     expected = [p.name for p in PARAMS]
     if list(_native.face_parameter_names) != expected:
-        raise ImportError("pyfacelat._native was built for other face parameters; rebuild the package")
+        raise ImportError("pyfacelat._native knows other face parameters: rebuild the package")
     return _native
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def render(
@@ -29,7 +36,7 @@ def render(
     supersample: int = 2,
     outputs: Sequence[str] = ("image",),
     threads: int | None = None,
-) -> dict[str, NDArray]:
+) -> dict[str, NDArray[Any]]:
     """Render faces, framed as FFHQ aligns photographs, from their own landmarks.
 
     Args:
@@ -43,16 +50,17 @@ def render(
     Returns:
         dict of arrays:
         "image" uint8 [N, S, S, 3]; "landmarks" float32 [N, 68, 2], x and y in pixels, iBUG order,
-        the centre of the first pixel at 0.5; "visibility" float32 [N, 68], 1 where the point lies in
-        the frame and nothing hides it; "depth" float32 [N, S, S], distance to the camera along its
-        axis in head units (0 = background); "uv" float32 [N, S, S, 2] in [0, 1], fixed to the
-        surface; "normals" float32 [N, S, S, 3], unit, x right, y up, z to the camera; "parts" uint8
-        [N, S, S], an index into PART_NAMES.
+        the centre of the first pixel at 0.5; "visibility" float32 [N, 68], 1 where the point lies
+        in the frame and nothing hides it; "depth" float32 [N, S, S], distance to the camera along
+        its axis in head units (0 = background); "uv" float32 [N, S, S, 2] in [0, 1], fixed to the
+        surface; "normals" float32 [N, S, S, 3], unit, x right, y up, z to the camera; "parts"
+        uint8 [N, S, S], an index into PART_NAMES. The last four are taken at pixel centres.
 
     Raises:
-        ValueError: wrong shape, non-finite values, unknown output, size or supersample out of range.
+        ValueError: wrong shape, non-finite values, unknown output, a number out of range.
+
     """
-    array = _matrix(params, "params")
+    array = matrix(params, "params")
     if isinstance(outputs, str):
         outputs = (outputs,)
     unknown = [name for name in outputs if name not in OUTPUTS]
@@ -62,10 +70,13 @@ def render(
         if isinstance(value, bool) or int(value) != value or not 1 <= value <= most:
             raise ValueError(f"{what}: expected an integer in 1..{most}, got {value!r}")
     if threads is None:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = _usable_cores()
     if int(threads) < 1:
         raise ValueError(f"threads: expected >= 1, got {threads!r}")
     wanted = dict.fromkeys([*outputs, "landmarks"])
     if set(wanted) != {"landmarks"}:  # landmarks alone need no rasteriser
         wanted["visibility"] = None
-    return _load().render_faces(array, int(size), int(supersample), list(wanted), int(threads))
+    out: dict[str, NDArray[Any]] = _load().render_faces(
+        array, int(size), int(supersample), list(wanted), int(threads)
+    )
+    return out
