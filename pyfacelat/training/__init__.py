@@ -1,0 +1,1 @@
+"""Training of the sample models: one loop, one optimiser, a stage for each net."""

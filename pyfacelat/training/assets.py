@@ -1,0 +1,248 @@
+"""What the package carries: exported weights, example portraits, the model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from pyfacelat import checkpoints, procface
+from pyfacelat.nets.fan import FAN, FANConfig
+from pyfacelat.nets.layers import load_strict
+from pyfacelat.nets.sample_encoder import SampleEncoder, SampleEncoderConfig
+from pyfacelat.nets.stylegan2 import Generator, GeneratorConfig
+
+from .data import SEEDS, chunk_z
+from .evaluate import w_statistics
+
+__all__ = [
+    "EXAMPLES",
+    "export_encoder",
+    "export_fan",
+    "export_generator",
+    "load_encoder",
+    "load_fan",
+    "load_generator",
+    "write_card",
+    "write_examples",
+]
+
+EXAMPLES = {"look": 0, "landmarks": 1}
+"""Which faces of the test split the example portraits are; chosen by eye to differ in identity,
+pose and mouth opening."""
+
+EXAMPLE_SIZE = 256
+
+_KINDS: dict[str, tuple[type[nn.Module], type]] = {
+    "stylegan2-generator": (Generator, GeneratorConfig),
+    "fan": (FAN, FANConfig),
+    "sample-encoder": (SampleEncoder, SampleEncoderConfig),
+}
+
+
+def export_generator(path: Path, generator: Generator, about: Mapping[str, str]) -> None:
+    """Write the generator with its w statistics (w_stats.*) and w_avg, as fp16."""
+    stats = w_statistics(generator)
+    generator.mapping.w_avg.copy_(stats["mean"])
+    tensors = dict(generator.state_dict())
+    tensors.update({f"w_stats.{name}": value for name, value in stats.items()})
+    _export(path, "stylegan2-generator", generator, tensors, about)
+
+
+def export_fan(path: Path, fan: FAN, about: Mapping[str, str]) -> None:
+    """Write a landmark net as fp16."""
+    _export(path, "fan", fan, dict(fan.state_dict()), about)
+
+
+def export_encoder(path: Path, encoder: SampleEncoder, about: Mapping[str, str]) -> None:
+    """Write the encoder as fp16."""
+    _export(path, "sample-encoder", encoder, dict(encoder.state_dict()), about)
+
+
+def load_generator(path: Path) -> Generator:
+    """Read what `export_generator` wrote; its statistics come back as `w_stats`."""
+    return _load(path, "stylegan2-generator")  # type: ignore[return-value]
+
+
+def load_fan(path: Path) -> FAN:
+    """Read what `export_fan` wrote."""
+    return _load(path, "fan")  # type: ignore[return-value]
+
+
+def load_encoder(path: Path) -> SampleEncoder:
+    """Read what `export_encoder` wrote."""
+    return _load(path, "sample-encoder")  # type: ignore[return-value]
+
+
+def example_parameters() -> dict[str, NDArray[np.float64]]:
+    """Parameters [P] of the example faces: look, landmarks, and the ideal result.
+
+    The ideal is the look's identity and appearance with the pose and expression of landmarks.
+    """
+    faces = {}
+    for name, number in EXAMPLES.items():
+        z = chunk_z("test", number // 256, procface.Z_DIM)[number % 256]
+        faces[name] = procface.from_latent(z[None])[0]
+    ideal = procface.compose(faces["look"], faces["landmarks"], take=("pose", "expression"))
+    return {**faces, "ideal": np.asarray(ideal).reshape(-1)}
+
+
+def write_examples(directory: Path) -> None:
+    """Render look.png, landmarks.png and ideal.png with a JSON file of exact landmarks each.
+
+    Each JSON holds "size", "points" (pixels of that size), "relative" (points / size) and
+    "parameters" by name; for the two faces of the test split also their "latent" z.
+    """
+    names = [p.name for p in procface.PARAMS]
+    for name, parameters in example_parameters().items():
+        out = procface.render(parameters[None], size=EXAMPLE_SIZE, threads=1)
+        points = np.asarray(out["landmarks"][0], np.float64)
+        content: dict[str, Any] = {
+            "size": EXAMPLE_SIZE,
+            "points": points.round(4).tolist(),
+            "relative": (points / EXAMPLE_SIZE).round(6).tolist(),
+            "parameters": dict(zip(names, parameters.round(9).tolist(), strict=True)),
+        }
+        if name in EXAMPLES:
+            number = EXAMPLES[name]
+            z = chunk_z("test", number // 256, procface.Z_DIM)[number % 256]
+            content["source"] = f"face {number} of the test split, seed {SEEDS['test']}"
+            content["latent"] = [float(v) for v in z]
+        else:
+            content["source"] = "look with the pose and expression of landmarks"
+        _replace(directory / f"{name}.json", json.dumps(content, indent=1).encode() + b"\n")
+        temporary = directory / f".{name}.tmp.png"
+        Image.fromarray(out["image"][0]).save(temporary, optimize=True)
+        os.replace(temporary, directory / f"{name}.png")
+
+
+def write_card(
+    directory: Path,
+    numbers: Mapping[str, Any],
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    facts: Mapping[str, str],
+) -> None:
+    """Write model_card.json (all numbers) and MODEL_CARD.md (for people).
+
+    Args:
+        directory: of the assets.
+        numbers: what the evaluation measured, see `sample_models.evaluate`.
+        runs: history of each training run, as the loop records it.
+        facts: label -> value lines, such as data hashes and commands.
+
+    """
+    content = {"numbers": numbers, "runs": runs, "facts": facts}
+    _replace(directory / "model_card.json", json.dumps(content, indent=1).encode() + b"\n")
+    generator, fan, judge = numbers["generator"], numbers["fan"], numbers["judge"]
+    encoder = numbers["encoder"]
+    r2 = sorted(encoder["r2"].items(), key=lambda item: -item[1])
+    groups = {k[4:]: v for k, v in fan.items() if k.startswith("nme_") and k[4:] in _GROUPS}
+    rows = {
+        "generator.safetensors": (
+            "StyleGAN2 (skip), z to the face of z",
+            f"PSNR {generator['psnr']:.1f} dB (5th percentile {generator['psnr_p05']:.1f}), "
+            f"inner face {generator['face_psnr']:.1f} dB, "
+            f"sharpness {generator['sharpness']:.2f} of the renders'",
+        ),
+        "fan.safetensors": (
+            "landmark net (FAN architecture)",
+            f"NME {_percent(fan['nme'])} on renders (95th percentile {_percent(fan['nme_p95'])}), "
+            f"{_percent(fan['nme_generated'])} on generated faces",
+        ),
+        "encoder.safetensors": (
+            "image to z and landmarks; perceptual features",
+            f"mean R2 {encoder['r2_mean']:.2f}, landmark NME {_percent(encoder['nme'])}",
+        ),
+        "judge_fan.safetensors (tests only)": (
+            "independent landmark net",
+            f"NME {_percent(judge['nme'])} on renders, {_percent(judge['nme_generated'])} on "
+            "generated faces",
+        ),
+    }
+    lines = [
+        "# Sample models",
+        "",
+        "Small networks for the package's default, trained from nothing but procedural faces",
+        "(`pyfacelat.procface`): no photograph and no person's likeness went into them. They show",
+        "how the package works and test it; for photographs use networks trained on photographs.",
+        "",
+        f"Measured on {int(generator['faces'])} faces of the test split that no training has seen.",
+        "NME = mean landmark error over the distance of the outer eye corners. All numbers are of",
+        "the fp16 files as shipped.",
+        "",
+        "| file | what it is | measured |",
+        "|---|---|---|",
+        *[f"| {name} | {what} | {measured} |" for name, (what, measured) in rows.items()],
+        "",
+        "NME by group: " + ", ".join(f"{k} {_percent(v)}" for k, v in groups.items()) + ".",
+        "",
+        "R2 of tanh(0.75 z) by parameter: " + ", ".join(f"{k} {v:.2f}" for k, v in r2) + ".",
+        "",
+        "## How they were made",
+        "",
+        *[f"- {label}: {value}" for label, value in facts.items()],
+        "",
+        "| run | phase | steps | images | minutes | last numbers |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run, history in runs.items():
+        for part in history:
+            last = ", ".join(f"{k} {v:.4g}" for k, v in part["check"].items())
+            lines.append(
+                f"| {run} | {part['phase']} | {part['steps']} | {part['images']} | "
+                f"{part['seconds'] / 60:.1f} | {last} |"
+            )
+    _replace(directory / "MODEL_CARD.md", ("\n".join(lines) + "\n").encode())
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.2f} %"
+
+
+_GROUPS = (
+    "jaw left_eyebrow right_eyebrow nose_bridge lower_nose left_eye right_eye outer_lip inner_lip"
+).split()
+
+
+def _export(
+    path: Path, kind: str, net: nn.Module, tensors: dict[str, Tensor], about: Mapping[str, str]
+) -> None:
+    config = json.loads(json.dumps(dataclasses.asdict(net.config)))  # type: ignore[call-overload]
+    plain = {k: v.detach().contiguous() for k, v in tensors.items()}
+    checkpoints.write_safetensors(
+        path, kind, config, plain, dtype=torch.float16, metadata=dict(about)
+    )
+
+
+def _load(path: Path, kind: str) -> nn.Module:
+    stored = checkpoints.read(path)
+    if stored.kind != kind:
+        raise ValueError(f"{path}: expected a {kind}, got a {stored.kind}")
+    make, config = _KINDS[kind]
+    net = make(config(**stored.config))
+    extra = {k: v.float() for k, v in stored.tensors.items() if k.startswith("w_stats.")}
+    own = {
+        k: v.float() if v.is_floating_point() else v
+        for k, v in stored.tensors.items()
+        if k not in extra
+    }
+    load_strict(net, own)
+    if extra:
+        net.w_stats = {k.removeprefix("w_stats."): v for k, v in extra.items()}  # type: ignore[assignment]
+    net.eval().requires_grad_(False)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

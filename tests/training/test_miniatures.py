@@ -1,0 +1,101 @@
+"""A miniature of each sample net, trained for seconds on crude faces, sees its loss fall."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from pyfacelat.nets.fan import FANConfig
+from pyfacelat.nets.sample_encoder import SampleEncoderConfig
+from pyfacelat.nets.stylegan2 import GeneratorConfig
+from pyfacelat.training import loop, models
+from pyfacelat.training.data import face_set
+from pyfacelat.training.encoder_task import EncoderTask
+from pyfacelat.training.fan_task import FANTask
+from pyfacelat.training.generator_task import GeneratorTask
+from pyfacelat.training.loop import Phase
+from tests.training import crude
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faces")
+    return tuple(
+        face_set(folder, split, 512, 32, source=crude.source()) for split in ("train", "val")
+    )
+
+
+def small_generator():
+    config = GeneratorConfig(
+        z_dim=crude.Z_DIM,
+        w_dim=32,
+        img_resolution=32,
+        num_mapping_layers=2,
+        mapping_lr_multiplier=1.0,
+        channels={4: 32, 8: 32, 16: 32, 32: 16},
+    )
+    return models.new_generator(config, 1)
+
+
+def train(task, folder):
+    """Numbers before and after."""
+    with torch.no_grad():
+        folder.mkdir()
+        before = task.check(task.phases[-1], folder, "start")
+    after = loop.run(task, folder, seed=1, say=lambda line: None)
+    assert list(folder.glob("sheet_*.png")) or task.name == "encoder"
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == task.phases[-1].steps
+    return before, after
+
+
+def test_generator(faces, tmp_path):
+    phases = [
+        Phase("16px", batch=16, steps=60, resolution=16, final=0.1),
+        Phase("32px", batch=8, steps=50, resolution=32),
+    ]
+    task = GeneratorTask(small_generator(), *faces, phases, held_count=32)
+    before, after = train(task, tmp_path / "run")
+    assert after["psnr"] > before["psnr"] + 8 and after["psnr"] > 24
+
+
+def test_landmark_net(faces, tmp_path):
+    net = models.new_fan(FANConfig(num_stacks=1, width=16, depth=2, input_size=32, stem="half"), 1)
+    phases = [
+        Phase("renders", batch=8, steps=80, final=0.1),
+        Phase("generated", batch=8, steps=10, flat=0.0),
+    ]
+    asked = []
+
+    def generate(z):
+        asked.append(len(z))
+        return torch.from_numpy(crude.render(z.numpy(), 32)[0]).permute(0, 3, 1, 2) / 127.5 - 1
+
+    task = FANTask(net, *faces, phases, generate=generate, held_count=32)
+    before, after = train(task, tmp_path / "run")
+    assert after["nme"] < 0.5 * before["nme"]
+    assert after["nme_generated"] < 2 * after["nme"] and asked.count(3) == 10
+
+
+def test_generated_faces_need_a_generator(faces, tmp_path):
+    net = models.new_fan(FANConfig(num_stacks=1, width=8, depth=1, input_size=32, stem="half"), 1)
+    task = FANTask(net, *faces, [Phase("generated", batch=4, steps=1)], held_count=8)
+    with pytest.raises(ValueError, match="needs a trained generator"):
+        loop.run(task, tmp_path, say=lambda line: None)
+
+
+def test_encoder(faces, tmp_path):
+    config = SampleEncoderConfig(
+        z_dim=crude.Z_DIM, input_size=32, widths=(8, 8, 16, 16, 16), hidden=32
+    )
+    task = EncoderTask(
+        models.new_encoder(config, 1),
+        *faces,
+        [Phase("renders", batch=16, steps=150)],
+        held_count=64,
+    )
+    before, after = train(task, tmp_path / "run")
+    # Two of the eight entries of z are invisible, and mirroring hides none.
+    assert after["r2_median"] > 0.5 > before["r2_median"]
