@@ -160,7 +160,8 @@ class SynthesisNetwork(nn.Module):
             raise ValueError(
                 f"ws: expected shape [N, {self.num_ws}, {self.w_dim}], got {list(ws.shape)}"
             )
-        source = _NoiseSource(noise_mode, noise, generator, self.noise_sizes(), ws.shape[0])
+        sizes = self.noise_sizes() if noise else {}
+        source = _NoiseSource(noise_mode, noise, generator, sizes, ws.shape[0])
         ws = ws.to(next(self.parameters()).dtype)
         x: Tensor | None = None
         image: Tensor | None = None

@@ -194,6 +194,22 @@ def test_wrong_noise_is_refused(arguments, message):
         generator.synthesis(torch.zeros(2, generator.num_ws, 20), **arguments)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("variant", ["skip", "resnet", "clamped"])
+def test_gpu_equals_the_plain_formulas(variant):
+    generator = make(**VARIANTS[variant])
+    ws = plain_ws(generator, *latents(generator)) + 0.1
+    noise = random_noise(generator, 2)
+    truth = plain.synthesize(
+        generator.config, state64(generator), ws, {k: v[:, None].double() for k, v in noise.items()}
+    )
+    generator.cuda().freeze()
+    image = generator.synthesis(ws.cuda(), noise={k: v.cuda() for k, v in noise.items()})
+    assert (image.cpu() - truth).abs().max() < 2e-5 * truth.std()
+    source = [torch.Generator("cuda").manual_seed(i) for i in range(2)]
+    assert generator.synthesis(ws.cuda(), "random", generator=source).isfinite().all()
+
+
 def test_wrong_latents_are_refused():
     generator = make(c_dim=5)
     z, c = latents(generator)
