@@ -1,10 +1,10 @@
-"""Images in and out: files, PIL images, arrays and tensors to float32 in [-1, 1], and back to uint8.
+"""Images in and out: files, PIL images, arrays and tensors; float32 in [-1, 1], and uint8.
 
-One rounding rule everywhere: `uint8 = round((x + 1) * 127.5)`, clamped to [0, 255], so that -1 is 0, 1 is
-255, and every uint8 value survives the way to float and back.
+One rounding rule everywhere: `uint8 = round((x + 1) * 127.5)`, clamped to [0, 255], so that -1 is
+0, 1 is 255, and every uint8 value survives the way to float and back.
 
-Files are opened only if they are regular files in one of `FORMATS`, and their pixel count is checked
-from the header before anything is decoded.
+Files are opened only if they are regular files in one of `FORMATS`, and their pixel count is
+checked from the header before anything is decoded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any,
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 64_000_000
-"""Largest image that is decoded, in pixels (8000 x 8000); known from the header, before decoding."""
+"""Largest image that is decoded, in pixels; known from the header, before decoding."""
 
 
 def load_image(source: ImageSource, *, size: int | None = None) -> Tensor:
@@ -47,6 +47,7 @@ def load_image(source: ImageSource, *, size: int | None = None) -> Tensor:
 
     Raises:
         ImageError: absent file, unreadable or oversized image, wrong shape, dtype or range.
+
     """
     if isinstance(source, Tensor):
         image = _checked_tensor(source)
@@ -65,7 +66,7 @@ def read_images(
     """Read and check one image or several, at their own sizes.
 
     Args:
-        source: anything `load_image` takes, a tensor [N,3,H,W], an array [N,H,W,3], or a list of images.
+        source: anything `load_image` takes, a tensor [N,3,H,W], an array [N,H,W,3], or a list.
         name: the argument's name, for error messages.
 
     Returns:
@@ -73,6 +74,7 @@ def read_images(
 
     Raises:
         ImageError: as `load_image`; the message starts with `name`.
+
     """
     try:
         if isinstance(source, Tensor):
@@ -86,7 +88,9 @@ def read_images(
         return [open_image(source)]
     except ImageError as error:
         message = str(error)
-        raise ImageError(message if message.startswith(f"{name}: ") else f"{name}: {message}") from None
+        raise ImageError(
+            message if message.startswith(f"{name}: ") else f"{name}: {message}"
+        ) from None
 
 
 def stack_squares(images: Sequence[Image.Image | Tensor], size: int) -> Tensor:
@@ -108,6 +112,7 @@ def open_image(source: str | os.PathLike[str] | Image.Image | np.ndarray[Any, An
 
     Raises:
         ImageError: as `load_image`.
+
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source)
@@ -145,7 +150,9 @@ def open_image(source: str | os.PathLike[str] | Image.Image | np.ndarray[Any, An
         raise ImageError(f"{path}: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
         known = ", ".join(FORMATS)
-        raise ImageError(f"{path}: not a readable image ({error}); known formats: {known}") from None
+        raise ImageError(
+            f"{path}: not a readable image ({error}); known formats: {known}"
+        ) from None
 
 
 def center_square(image: Image.Image, size: int) -> np.ndarray[Any, Any]:
@@ -159,17 +166,20 @@ def center_square(image: Image.Image, size: int) -> np.ndarray[Any, Any]:
 
 def from_uint8(array: np.ndarray[Any, Any]) -> Tensor:
     """uint8 [H,W,3] to float32 [3,H,W] in [-1, 1]."""
-    return torch.from_numpy(np.array(array, dtype=np.float32)).permute(2, 0, 1).contiguous() / 127.5 - 1
+    return (
+        torch.from_numpy(np.array(array, dtype=np.float32)).permute(2, 0, 1).contiguous() / 127.5
+        - 1
+    )
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """float [...,3,H,W] in [-1, 1] to uint8 [...,H,W,3], by the module's one rounding rule."""
+    """Float [...,3,H,W] in [-1, 1] to uint8 [...,H,W,3], by the module's one rounding rule."""
     scaled = ((images.detach().float() + 1) * 127.5).round().clamp(0, 255)
     return scaled.to(torch.uint8).movedim(-3, -1).contiguous()
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """float [3,H,W] in [-1, 1] to a PIL image."""
+    """Float [3,H,W] in [-1, 1] to a PIL image."""
     return Image.fromarray(to_uint8(image).cpu().numpy())
 
 
@@ -225,7 +235,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # PIL's own convert() clips 16-bit greys at 255; a scan would come out white.
         values = np.asarray(image).astype(np.float64)
         if values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"mode {image.mode}: expected 16-bit values, got up to {values.max():g}")
+            raise ImageError(
+                f"mode {image.mode}: expected 16-bit values, got up to {values.max():g}"
+            )
         image = Image.fromarray(np.round(values / 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")

@@ -33,6 +33,7 @@ def write_mp4(
     Raises:
         ImportError: PyAV is not installed.
         ValueError: no frames, or frames of different sizes.
+
     """
     import av
 

@@ -1,12 +1,16 @@
-"""The command line. Exit codes: 0 done, 1 failed run, 2 usage, 3 no face, 4 missing weights,
-5 bad file, 130 interrupted."""
+"""The command line.
+
+Exit codes: 0 done, 1 failed run, 2 usage, 3 no face, 4 missing weights, 5 bad file, 130
+interrupted.
+"""
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import click
 import typer
 
 from pyfacelat.cli.convert import convert
@@ -31,9 +35,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (project, demo, convert, doctor):
-    app.command()(command)
-
 _EXIT_CODES: tuple[tuple[type[FacelatError], int], ...] = (
     (NoFaceError, 3),
     (MissingWeightsError, 4),
@@ -55,25 +56,36 @@ def _root(
         raise typer.Exit
 
 
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors raised on purpose into one line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; run again with --resume to continue", err=True)
+            raise typer.Exit(130) from None
+        except FacelatError as error:
+            typer.echo(f"pyfacelat: {error}", err=True)
+            code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+            raise typer.Exit(code) from None
+
+    return run
+
+
+for _command in (project, demo, convert, doctor):
+    app.command()(_guarded(_command))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code instead of raising."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = typer.main.get_command(app).main(
-            args=normalise(given), prog_name="pyfacelat", standalone_mode=False
-        )
-        return int(code or 0)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("interrupted", err=True)
-        return 130
-    except FacelatError as error:
-        typer.echo(f"pyfacelat: {error}", err=True)
-        return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+        app(args=normalise(given), prog_name="pyfacelat")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
 
 
 def normalise(arguments: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pyfacelat.errors import CheckpointError
+
 
 def convert(
     source: Annotated[Path, typer.Argument(help="A weight file in any known format.")],
@@ -14,6 +16,8 @@ def convert(
     half: Annotated[bool, typer.Option("--half", help="Store weights as float16.")] = False,
 ) -> None:
     """Convert a weight file to safetensors, without executing anything in it."""
-    from pyfacelat import zoo
+    from pyfacelat.checkpoints.convert import convert as convert_file
 
-    typer.echo(str(zoo.convert(source, target, half=half)))
+    if not source.exists():
+        raise CheckpointError(source, "no such file")
+    typer.echo(str(convert_file(source, target, half=half)))

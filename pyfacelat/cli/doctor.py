@@ -89,7 +89,9 @@ def _print(report: dict[str, Any]) -> None:
     console = Console(file=sys.stdout)
 
     def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-        shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        shown = Table(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
         for column in columns:
             shown.add_column(column, overflow="fold")
         for row in rows:

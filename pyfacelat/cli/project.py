@@ -32,13 +32,17 @@ def project(
         str, typer.Option(help='StyleGAN2 file (.pkl, .safetensors), or "sample".')
     ] = "sample",
     outdir: Annotated[Path, typer.Option(help="Where results are written.")] = Path("out"),
-    preset: Annotated[str, typer.Option(help="balanced, or reference (as published).")] = "balanced",
+    preset: Annotated[
+        str, typer.Option(help="balanced, or reference (as published).")
+    ] = "balanced",
     space: Annotated[str, typer.Option(help="w or w+.")] = "w+",
     steps: Annotated[
-        int | None, typer.Option("--steps", "--num-steps", help="Steps in all. Default: the preset's.")
+        int | None,
+        typer.Option("--steps", "--num-steps", help="Steps in all. Default: the preset's."),
     ] = None,
     lpips_weight: Annotated[
-        float | None, typer.Option("--perceptual-weight", "--lpips-weight", help="Of the look term.")
+        float | None,
+        typer.Option("--perceptual-weight", "--lpips-weight", help="Of the look term."),
     ] = None,
     landmark_weight: Annotated[float | None, typer.Option(help="Of the landmark term.")] = None,
     loss_weights: Annotated[

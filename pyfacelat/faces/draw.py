@@ -31,6 +31,7 @@ def draw_landmarks(
 
     Returns:
         uint8 [H,W,3].
+
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)

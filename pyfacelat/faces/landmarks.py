@@ -1,8 +1,8 @@
 """Landmarks as points and as heat maps, and the way between the two.
 
-Points are (x, y) with the pixel-centre convention: the centre of the first pixel of a row is 0.5, so a
-point in an image of side S divided by S lies in [0, 1] whatever the resolution. Functions here work on
-such *relative* points; only `load_points` and the public results speak in pixels.
+Points are (x, y) with the pixel-centre convention: the centre of the first pixel of a row is 0.5,
+so a point in an image of side S divided by S lies in [0, 1] whatever the resolution. Functions
+here work on such *relative* points; only `load_points` and the public results speak in pixels.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def heatmaps_to_points(maps: Tensor, *, window: int = 5) -> tuple[Tensor, Tensor
 
     Returns:
         points [N,68,2] float32, relative; confidence [N,68], the height of the peak.
+
     """
     count, landmarks, height, width = maps.shape
     flat = maps.detach().float().reshape(count, landmarks, -1)
@@ -67,6 +68,7 @@ def points_to_heatmaps(points: Tensor, size: tuple[int, int], *, sigma: float = 
 
     Returns:
         [N,68,H,W] float32: exp(-|cell centre - point|^2 / (2 sigma^2)).
+
     """
     height, width = size
     x = torch.arange(width, device=points.device) + 0.5
@@ -84,6 +86,7 @@ def normalised_error(points: Tensor, truth: Tensor) -> Tensor:
 
     Returns:
         [N], a ratio: 0.02 is 2 %.
+
     """
     left, right = OUTER_EYE_CORNERS
     eyes = (truth[:, left] - truth[:, right]).norm(dim=-1).clamp_min(1e-12)
@@ -98,17 +101,27 @@ def as_points(source: Any, *, name: str = "landmarks") -> Tensor | None:
 
     Raises:
         LandmarkError: it is an array of points, but not of 68 finite ones.
+
     """
     if isinstance(source, str | os.PathLike):
         return None
-    shaped_like_image = getattr(source, "ndim", 0) >= 3 and 3 in (source.shape[-1], source.shape[-3])
+    shaped_like_image = getattr(source, "ndim", 0) >= 3 and 3 in (
+        source.shape[-1],
+        source.shape[-3],
+    )
     if isinstance(source, Tensor | np.ndarray):
         if shaped_like_image and source.shape[-1] != 2:
             return None
         if isinstance(source, np.ndarray) and source.dtype == np.uint8:
             return None  # grey image
-        values = torch.as_tensor(np.asarray(source.detach().cpu() if isinstance(source, Tensor) else source))
-    elif isinstance(source, Sequence) and source and isinstance(source[0], Sequence | np.ndarray | Tensor):
+        values = torch.as_tensor(
+            np.asarray(source.detach().cpu() if isinstance(source, Tensor) else source)
+        )
+    elif (
+        isinstance(source, Sequence)
+        and source
+        and isinstance(source[0], Sequence | np.ndarray | Tensor)
+    ):
         try:
             values = torch.as_tensor(np.asarray(source, dtype=np.float64))
         except (ValueError, TypeError, RuntimeError):
@@ -125,6 +138,7 @@ def check_points(values: Tensor, *, name: str = "landmarks") -> Tensor:
 
     Raises:
         LandmarkError: not numbers, not [68,2] or [N,68,2], NaN or infinity.
+
     """
     shape = list(values.shape)
     if values.ndim not in (2, 3) or shape[-2:] != [NUM_LANDMARKS, 2] or 0 in shape:
@@ -134,11 +148,15 @@ def check_points(values: Tensor, *, name: str = "landmarks") -> Tensor:
     points = values.to(torch.float32)
     if not bool(torch.isfinite(points).all()):
         bad = (~torch.isfinite(points)).nonzero()[0].tolist()
-        raise LandmarkError(f"{name}: expected finite coordinates, got {points[tuple(bad)]} at {bad}")
+        raise LandmarkError(
+            f"{name}: expected finite coordinates, got {points[tuple(bad)]} at {bad}"
+        )
     return points if points.ndim == 3 else points[None]
 
 
-def load_points(path: str | os.PathLike[str], *, name: str = "landmarks") -> tuple[Tensor, float | None]:
+def load_points(
+    path: str | os.PathLike[str], *, name: str = "landmarks"
+) -> tuple[Tensor, float | None]:
     """Read points from `.json`, `.npy`, `.npz` (key `landmarks`), `.pts` (iBUG) or `.txt`.
 
     A JSON file is either a plain list of 68 pairs, or an object with `points` and, optionally,
@@ -149,6 +167,7 @@ def load_points(path: str | os.PathLike[str], *, name: str = "landmarks") -> tup
 
     Raises:
         LandmarkError: absent, unreadable or malformed file, wrong count, NaN.
+
     """
     path = Path(path)
     name = f"{name}: {path}"
@@ -164,7 +183,9 @@ def load_points(path: str | os.PathLike[str], *, name: str = "landmarks") -> tup
             values = np.asarray(content, dtype=np.float64)
         elif path.suffix in (".npy", ".npz"):
             loaded = np.load(path, allow_pickle=False)
-            values = np.asarray(loaded["landmarks"] if path.suffix == ".npz" else loaded, np.float64)
+            values = np.asarray(
+                loaded["landmarks"] if path.suffix == ".npz" else loaded, np.float64
+            )
         else:
             lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
             rows = [line for line in lines if line and line[0] not in "{}" and ":" not in line]

@@ -1,8 +1,8 @@
 """The landmark term: distance between stacks of heat maps, one weight per landmark.
 
-The published text, formula and code disagree: the prose says l2 norm, the formula is a weighted l1 sum,
-the code one norm over everything, sqrt(sum((w (a - b))^2)), so that weights act squared. All are here,
-plus one norm per landmark, whose gradient does not fade as the other landmarks arrive.
+The published text, formula and code disagree: the prose says l2 norm, the formula is a weighted l1
+sum, the code one norm over everything, sqrt(sum((w (a - b))^2)), so that weights act squared. All
+are here, plus one norm per landmark, whose gradient does not fade as the other landmarks arrive.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class HeatmapDistance(nn.Module):
             "l1" sum(w |d|) (the published formula),
             "mse" mean(w d^2),
             "per_landmark" sum_k(w_k sqrt(sum(d_k^2) + 1e-8)) / sum(w).
+
     """
 
     def __init__(self, weights: Tensor, reduction: Reduction = "l2") -> None:
@@ -76,7 +77,8 @@ class Landmarker(nn.Module):
         resize: "area" averages when shrinking and interpolates when enlarging; "nearest" is the
             published code, whose gradient reaches one pixel in many.
         normalize: "unit" maps [-1, 1] to [0, 1]; "minmax" stretches each image to its own extremes
-            (the published code stretched the whole batch to common ones; one bright pixel moves all).
+            (the published code: of the whole batch; one bright pixel moves all).
+
     """
 
     def __init__(
@@ -113,7 +115,9 @@ class Landmarker(nn.Module):
             elif side > size:
                 images = F.interpolate(images, size=(size, size), mode="area")
             else:
-                images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+                images = F.interpolate(
+                    images, size=(size, size), mode="bilinear", align_corners=False
+                )
         if self.normalize == "minmax":
             low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
             return (images - low) / (high - low).clamp_min(1e-6)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def thumbnail(images: Tensor, size: int = 16) -> Tensor:
-    """Area means of images [N,3,H,W] at `size` x `size`: light, colour and framing without detail."""
+    """Shrink images [N,3,H,W] to `size` pixels by area: light, colour and framing, no detail."""
     return F.interpolate(images, size=(size, size), mode="area")
 
 

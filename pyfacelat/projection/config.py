@@ -1,13 +1,14 @@
 """What a projection does, as frozen dataclasses, and the presets.
 
-`reference` is the published landmark projection (2021), number for number, with its faults mended: the
-landmark lines are not painted on the target before the landmark network sees it, images are not
-stretched to the batch's extremes, the gradient at zero distance is zero instead of NaN, the landmark
-network is frozen, and the optimised noise belongs to the result.
+`reference` is the published landmark projection (2021), number for number, with its faults mended:
+the landmark lines are not painted on the target before the landmark network sees it, images are
+not stretched to the batch's extremes, the gradient at zero distance is zero instead of NaN, the
+landmark network is frozen, and the optimised noise belongs to the result.
 
-`balanced` inverts the look first and then moves as little as it can, in whitened coordinates, towards
-heat maps drawn from the target's points: heat maps taken from an image carry that image's style, and a
-look term that stays on while the landmarks move forbids what the landmark term asks for.
+`balanced` inverts the look first and then moves as little as it can, in whitened coordinates,
+towards heat maps drawn from the target's points: heat maps taken from an image carry that image's
+style, and a look term that stays on while the landmarks move forbids what the landmark term asks
+for.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Stage:
         optimise_noise: whether the generator's noise maps are optimised too, from N(0, 1).
         keep_best: end at the step with the smallest total among those without latent noise,
             per image; otherwise at the last step.
+
     """
 
     name: str
@@ -85,6 +87,7 @@ class ProjectionConfig:
         perceptual_size: images are area-shrunk to at most this many pixels before the look term.
         seed: of the noise maps and the latent noise.
         w_samples, w_seed: the generator's own w are measured on this many z from this seed.
+
     """
 
     preset: str
@@ -131,6 +134,7 @@ class ProjectionConfig:
 
         Raises:
             ConfigError: not JSON, or unknown or missing fields.
+
         """
         try:
             fields: dict[str, Any] = json.loads(text)
@@ -197,6 +201,7 @@ def make_config(
     Raises:
         ConfigError: unknown preset, space or term, or a value out of range.
         LandmarkError: bad group weights.
+
     """
     if isinstance(preset, ProjectionConfig):
         config = preset
@@ -221,7 +226,7 @@ def make_config(
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Raise ConfigError, listing what is allowed and the closest to it, unless `value` is allowed."""
+    """Raise ConfigError, listing the choices and the closest, unless `value` is allowed."""
     if value not in allowed:
         close = difflib.get_close_matches(str(value), allowed, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -233,7 +238,9 @@ def check_weights(weights: Mapping[str, float]) -> None:
     for term, weight in weights.items():
         check_choice("loss_weights", term, TERMS)
         if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise ConfigError(f"loss_weights: {term}: expected a finite number >= 0, got {weight!r}")
+            raise ConfigError(
+                f"loss_weights: {term}: expected a finite number >= 0, got {weight!r}"
+            )
 
 
 def _with_weights(stages: tuple[Stage, ...], overrides: Mapping[str, float]) -> tuple[Stage, ...]:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyfacelat import latents, zoo
+from pyfacelat import zoo
 from pyfacelat.errors import ConfigError, DeviceError, FacelatError
 from pyfacelat.faces.groups import GroupWeights
 from pyfacelat.faces.landmarks import points_to_heatmaps
 from pyfacelat.images import shrink_to, to_uint8
+from pyfacelat.latents import load_latents
 from pyfacelat.losses import latent as latent_terms
 from pyfacelat.losses.landmark import HeatmapDistance, Landmarker
 from pyfacelat.losses.noise import noise_regulariser
@@ -32,6 +33,7 @@ from pyfacelat.projection.outdir import Outdir
 from pyfacelat.projection.result import ProjectionResult
 from pyfacelat.projection.runtime import check_not_yet, progress_bar, resolve_device, resolve_dtype
 from pyfacelat.projection.space import LatentSpace, check_ws, measure
+
 
 class Projector:
     """A generator with its loss networks, ready to project many faces.
@@ -59,7 +61,12 @@ class Projector:
         graph: bool | str = "auto",
     ) -> None:
         self.config = make_config(
-            preset, space=space, steps=steps, loss_weights=loss_weights, group_weights=group_weights, seed=seed
+            preset,
+            space=space,
+            steps=steps,
+            loss_weights=loss_weights,
+            group_weights=group_weights,
+            seed=seed,
         )
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype)
@@ -67,16 +74,26 @@ class Projector:
         began = time.perf_counter()
         sample = isinstance(network, str) and network == "sample"
         if isinstance(network, Generator):
-            self.generator = network.eval().requires_grad_(False).to(self.device, self.dtype)
+            self.generator = network.to(self.device, self.dtype).freeze()
         else:
             self.generator = zoo.load_generator(network, device=self.device, dtype=self.dtype)
         self._check_generator()
-        used = {term for stage in self.config.stages for term, weight in stage.weights.items() if weight > 0}
+        used = {
+            term
+            for stage in self.config.stages
+            for term, weight in stage.weights.items()
+            if weight > 0
+        }
         self.perceptual = self._perceptual(perceptual, sample) if "perceptual" in used else None
         self.landmarker = self._landmarker(landmarker, sample)
-        self._init = "encoder" if isinstance(init, str) and init == "auto" and sample and (
-            self.config.preset != "reference"
-        ) else init
+        self._init = (
+            "encoder"
+            if isinstance(init, str)
+            and init == "auto"
+            and sample
+            and (self.config.preset != "reference")
+            else init
+        )
         self._encoder = self._load_encoder(sample)
         loaded = time.perf_counter()
         self.statistics = measure(
@@ -130,7 +147,9 @@ class Projector:
                     lambda stage, start: self._terms(stage, start, look, maps),
                     callback=callback,
                     report=report,
-                    save=None if folder is None else lambda tensors: folder.save_state(tensors, identity),
+                    save=None
+                    if folder is None
+                    else lambda tensors: folder.save_state(tensors, identity),
                 )
                 try:
                     run(state)
@@ -138,7 +157,9 @@ class Projector:
                     raise DeviceError(_out_of_memory(len(look), size)) from error
                 except FacelatError:
                     if folder is not None:  # the last finite state is worth keeping
-                        self._result(run, look, target_image, points, {}).save(folder.path, video=False)
+                        self._result(run, look, target_image, points, {}).save(
+                            folder.path, video=False
+                        )
                     raise
             timings = self._timings | {"prepare": prepared - began} | run.track.seconds
             result = self._result(run, look, target_image, points, timings)
@@ -162,7 +183,10 @@ class Projector:
                 self.statistics.mean.expand(count, self.generator.num_ws, -1)
             ).clone()
         else:
-            ws = check_ws(latents.load_latents(self._init), self.generator)
+            try:
+                ws = check_ws(load_latents(self._init), self.generator)
+            except FileNotFoundError:
+                raise ConfigError(f"init: no such file: {self._init}") from None
         if len(ws) not in (1, count):
             raise ConfigError(f"init: expected 1 or {count} latents, got {len(ws)}")
         ws = ws.to(self.device, self.dtype).expand(count, -1, -1)
@@ -173,7 +197,9 @@ class Projector:
         with torch.no_grad():
             if points is not None:
                 points = points.to(self.device)
-                blank = torch.zeros(1, 3, self.generator.img_resolution, self.generator.img_resolution)
+                blank = torch.zeros(
+                    1, 3, self.generator.img_resolution, self.generator.img_resolution
+                )
                 cells = self.landmarker(blank.to(self.device, self.dtype)).shape[-2:]
                 maps = None
             else:
@@ -182,7 +208,9 @@ class Projector:
                 cells = maps.shape[-2:]
                 points, _ = self.landmarker.points(shrink_to(image, self.config.perceptual_size))
             if maps is None or self.config.target_maps == "points":
-                drawn = points_to_heatmaps(points, (cells[0], cells[1]), sigma=self.landmarker.sigma)
+                drawn = points_to_heatmaps(
+                    points, (cells[0], cells[1]), sigma=self.landmarker.sigma
+                )
                 maps = drawn.to(self.dtype)
         return points, maps
 
@@ -207,7 +235,9 @@ class Projector:
         if lpips is not None and stage.weights.get("perceptual", 0) > 0:
             with torch.no_grad():
                 target = lpips.embed(shrink_to(look, size))
-            terms["perceptual"] = lambda c: lpips.distance(lpips.embed(shrink_to(c.images, size)), target)
+            terms["perceptual"] = lambda c: lpips.distance(
+                lpips.embed(shrink_to(c.images, size)), target
+            )
         return terms
 
     @torch.no_grad()
@@ -227,7 +257,9 @@ class Projector:
         }
         # One by one, so that latents saved per item render the very same bits again.
         rendered = [
-            self.generator.synthesis(ws[i : i + 1], noise={k: v[i : i + 1] for k, v in noise.items()} or None)
+            self.generator.synthesis(
+                ws[i : i + 1], noise={k: v[i : i + 1] for k, v in noise.items()} or None
+            )
             for i in range(len(ws))
         ]
         images = torch.cat(rendered)
@@ -242,7 +274,11 @@ class Projector:
             losses=run.track.losses,
             config=self.config,
             timings=dict(timings),
-            backends={row["op"]: row["used"] for row in backend_report() if row["device"] == self.device.type},
+            backends={
+                row["op"]: row["used"]
+                for row in backend_report()
+                if row["device"] == self.device.type
+            },
             look=to_uint8(look).cpu().numpy(),
             landmark_image=None if target_image is None else to_uint8(target_image).cpu().numpy(),
             target_landmarks=(points * side).float().cpu(),
@@ -253,10 +289,13 @@ class Projector:
     def _check_generator(self) -> None:
         if self.generator.c_dim > 0:
             raise ConfigError(
-                f"network: conditional (c_dim={self.generator.c_dim}); projection needs an unconditional one"
+                f"network: conditional (c_dim={self.generator.c_dim}); "
+                "projection needs an unconditional one"
             )
         if self.generator.img_channels != 3:
-            raise ConfigError(f"network: expected 3 image channels, got {self.generator.img_channels}")
+            raise ConfigError(
+                f"network: expected 3 image channels, got {self.generator.img_channels}"
+            )
 
     def _perceptual(self, source: Any, sample: bool) -> LPIPS:
         if isinstance(source, nn.Module):
@@ -281,7 +320,9 @@ class Projector:
         if not isinstance(self._init, str) or self._init != "encoder":
             return None
         if not sample:
-            raise ConfigError('init: "encoder" is there for the sample network only; give latents or "mean"')
+            raise ConfigError(
+                'init: "encoder" is there for the sample network only; give latents or "mean"'
+            )
         return zoo.load_encoder("sample", device=self.device)
 
 
@@ -351,6 +392,7 @@ def project(
         DeviceError: the device is not there, or out of memory.
         NonFiniteError: a loss became NaN or infinite; with `outdir` the last finite state is there.
         OutdirBusyError: another run writes to `outdir`.
+
     """
     inputs = read_inputs(look, landmarks)
     projector = Projector(
@@ -376,7 +418,9 @@ def project(
 def _square(images: Tensor, size: int) -> Tensor:
     if images.shape[-1] > size:
         return shrink_to(images, size)
-    return nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    return nn.functional.interpolate(
+        images, size=(size, size), mode="bilinear", align_corners=False
+    )
 
 
 def _out_of_memory(count: int, size: int) -> str:

@@ -25,6 +25,7 @@ class Inputs:
         look: N images, PIL or [3,H,W] in [-1, 1].
         landmark_images: N images that the landmarks are read from, or None.
         landmark_points: [N,68,2] relative to the cropped square, or None.
+
     """
 
     look: list[Image.Image | Tensor]
@@ -56,6 +57,7 @@ def read_inputs(look: Any, landmarks: Any = None) -> Inputs:
 
     Raises:
         ImageError, LandmarkError: the message starts with the argument's name.
+
     """
     looks = images.read_images(look, name="look")
     if landmarks is None:
@@ -84,7 +86,9 @@ def _points(landmarks: Any, looks: Sequence[Image.Image | Tensor]) -> Tensor | N
         points = found
     sizes = [_size(image) for image in looks]
     if len(points) not in (1, len(looks)):
-        raise LandmarkError(f"landmarks: expected 1 or {len(looks)} sets of points, got {len(points)}")
+        raise LandmarkError(
+            f"landmarks: expected 1 or {len(looks)} sets of points, got {len(points)}"
+        )
     if len(points) == 1 and len(set(sizes)) > 1:
         raise LandmarkError(
             "landmarks: one set of points in pixels needs looks of one size, "

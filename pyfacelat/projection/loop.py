@@ -36,6 +36,7 @@ class StepInfo:
         stage: name of the stage that runs.
         losses: the last step's terms and "total" per image, by name.
         image: call it to render the present images, uint8 [N,H,W,3]; costs one synthesis.
+
     """
 
     step: int
@@ -58,6 +59,7 @@ class Track:
         losses: by term and "total": [steps,N] float32 on the CPU; NaN where a stage lacks the term.
         history: whitened or raw coordinates after each step, [steps,N,rows,D].
         seconds: wall time by stage name.
+
     """
 
     losses: dict[str, Tensor] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class Run:
         callback: called with a `StepInfo` at each check; False stops the run.
         report: called with (stage, step, total steps, latest totals) at each check, for progress.
         save: called with all state at intervals, and when the run is interrupted.
+
     """
 
     def __init__(
@@ -125,7 +128,9 @@ class Run:
             if index < first:
                 assert state is not None
                 names = self._objective(stage, self.theta).names
-                self.track.append(names, state[f"done.{index}.losses"], state[f"done.{index}.history"])
+                self.track.append(
+                    names, state[f"done.{index}.losses"], state[f"done.{index}.history"]
+                )
                 continue
             saved = state if state and index == first else None
             self._run_stage(index, stage, saved)
@@ -148,7 +153,9 @@ class Run:
         if not stage.optimise_noise:
             noise = {}
         else:
-            noise = self.noise or {k: v.expand(count, -1, -1).clone() for k, v in self._maps.items()}
+            noise = self.noise or {
+                k: v.expand(count, -1, -1).clone() for k, v in self._maps.items()
+            }
         buffers = Buffers.allocate(start.clone(), noise, stage.steps, len(objective.names))
         if state:
             for name, tensor in buffers.tensors().items():
@@ -187,7 +194,11 @@ class Run:
             if self._callback is not None:
                 losses = {name: last[i].tolist() for i, name in enumerate(names)}
                 info = StepInfo(
-                    before + done, self.config.steps, stage.name, losses, lambda: self._render(buffers)
+                    before + done,
+                    self.config.steps,
+                    stage.name,
+                    losses,
+                    lambda: self._render(buffers),
                 )
                 if self._callback(info) is False:
                     self.stopped = True
@@ -207,7 +218,9 @@ class Run:
     ) -> None:
         """Raise NonFiniteError for the first bad step and term; keep the last finite parameters."""
         bad = (~torch.isfinite(buffers.losses[:done])).nonzero()
-        if len(bad) == 0 and all(bool(torch.isfinite(p).all()) for p in buffers.parameters().values()):
+        if len(bad) == 0 and all(
+            bool(torch.isfinite(p).all()) for p in buffers.parameters().values()
+        ):
             return
         self.theta = finite["theta"]
         self.noise = {name: tensor for name, tensor in finite.items() if name != "theta"}

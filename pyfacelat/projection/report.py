@@ -20,6 +20,7 @@ def loss_chart(curves: dict[str, np.ndarray[Any, Any]]) -> Image.Image:
 
     Args:
         curves: [steps] by name; NaN where a term is off, values <= 0 are left out.
+
     """
     image = Image.new("RGB", _SIZE, "white")
     pen = ImageDraw.Draw(image)
@@ -58,7 +59,8 @@ def loss_chart(curves: dict[str, np.ndarray[Any, Any]]) -> Image.Image:
                 run = []
         pen.line([(left + width - 120, top + 10 + 18 * index)] * 2, fill=colour)
         pen.rectangle(
-            [left + width - 130, top + 4 + 18 * index, left + width - 112, top + 8 + 18 * index], colour
+            [left + width - 130, top + 4 + 18 * index, left + width - 112, top + 8 + 18 * index],
+            colour,
         )
         pen.text((left + width - 106, top + 6 + 18 * index), name, "black", font, anchor="lm")
     return image
@@ -70,6 +72,7 @@ def report_html(summary: dict[str, Any], strip: str, chart: str) -> str:
     Args:
         summary: `ProjectionResult.summary()`.
         strip, chart: pictures as data URLs.
+
     """
 
     def table(title: str, rows: dict[str, Any]) -> str:
@@ -93,12 +96,14 @@ def report_html(summary: dict[str, Any], strip: str, chart: str) -> str:
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>pyfacelat projection</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto }}
 img {{ max-width: 100% }} th {{ text-align: left; padding-right: 2rem; font-weight: 500 }}
-table {{ border-collapse: collapse }} td, th {{ border-bottom: 1px solid #ddd }} pre {{ overflow: auto }}
+table {{ border-collapse: collapse }} td, th {{ border-bottom: 1px solid #ddd }}
+pre {{ overflow: auto }}
 </style>
 <h1>Projection</h1>
-<p>Look, landmark target, result, and the result with the target's landmarks (green) and its own (yellow).</p>
+<p>Look, landmark target, result, and the result with the landmarks of the target (green)
+and its own (yellow).</p>
 <img src="{strip}" alt="look, landmark target, result, overlay">
 <h2>Losses</h2><img src="{chart}" alt="losses over steps">
 {tables}

@@ -21,6 +21,7 @@ from torch import Tensor
 from pyfacelat.faces.draw import draw_landmarks
 from pyfacelat.faces.landmarks import normalised_error
 from pyfacelat.images import save_png, tile, to_uint8
+from pyfacelat.latents import save_latents, save_noise
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.projection.config import ProjectionConfig
 from pyfacelat.projection.outdir import write_atomically
@@ -49,6 +50,7 @@ class ProjectionResult:
         landmark_image: the image landmarks were taken from, uint8 [N,H,W,3], or None.
         target_landmarks: [N,68,2] float32 pixels.
         history: latents after each step, [steps,N,num_ws,w_dim] float32.
+
     """
 
     ws: Tensor
@@ -125,6 +127,7 @@ class ProjectionResult:
 
         Returns:
             the directory.
+
         """
         root = Path(directory)
         root.mkdir(parents=True, exist_ok=True)
@@ -143,6 +146,7 @@ class ProjectionResult:
 
         Raises:
             ValueError: the result was loaded without its generator.
+
         """
         if self.generator is None:
             raise ValueError("generator: this result has none, so its history cannot be rendered")
@@ -175,9 +179,8 @@ class ProjectionResult:
 
     def _save_one(self, index: int, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "projected_w.npz", _npz({"w": self.ws[index : index + 1]}))
-        noise = {name: maps[index] for name, maps in self.noise.items()}
-        write_atomically(folder / "noise.npz", _npz(noise))
+        save_latents(folder / "projected_w.npz", self.ws[index : index + 1])
+        save_noise(folder / "noise.npz", {name: maps[index] for name, maps in self.noise.items()})
         save_png(folder / "proj.png", self.images[index])
         save_png(folder / "target_look.png", self.look[index])
         save_png(folder / "target_landmarks.png", self._target(index))
@@ -212,12 +215,6 @@ def _enlarge(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if image.shape[0] >= _CELL:
         return image
     return np.asarray(Image.fromarray(image).resize((_CELL, _CELL), Image.Resampling.BICUBIC))
-
-
-def _npz(tensors: dict[str, Tensor]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{k: v.numpy() for k, v in tensors.items()})
-    return buffer.getvalue()
 
 
 def _data_url(image: Image.Image) -> str:

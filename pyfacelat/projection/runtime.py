@@ -1,4 +1,4 @@
-"""Where and how a projection runs: device, dtype, what this version refuses, and the progress bar."""
+"""Where and how a projection runs: device, dtype, what is refused, the progress bar."""
 
 from __future__ import annotations
 
@@ -20,19 +20,26 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
     Raises:
         DeviceError: no such device here, or not a device's name.
+
     """
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):
-        raise DeviceError(f'device: expected "auto", "cpu", "cuda" or "cuda:N", got {device!r}') from None
+        raise DeviceError(
+            f'device: expected "auto", "cpu", "cuda" or "cuda:N", got {device!r}'
+        ) from None
     if found.type not in ("cpu", "cuda"):
         raise DeviceError(f'device: expected "auto", "cpu", "cuda" or "cuda:N", got {device!r}')
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f'device: {device!r} was asked for, and no CUDA device is there; use "cpu"')
+        raise DeviceError(
+            f'device: {device!r} was asked for, and no CUDA device is there; use "cpu"'
+        )
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"device: {device!r} was asked for, and there are {torch.cuda.device_count()}")
+        raise DeviceError(
+            f"device: {device!r} was asked for, and there are {torch.cuda.device_count()}"
+        )
     return found
 
 
@@ -47,8 +54,8 @@ def check_not_yet(align: bool | str, face: str, graph: bool | str) -> None:
     """Refuse, in words, what the signature foresees and this version does not do."""
     if align is not False and align != "auto":
         raise ConfigError(
-            f'align: expected False or "auto", got {align!r}; this version takes faces that are aligned'
-            " the FFHQ way and does not align photographs"
+            f'align: expected False or "auto", got {align!r}; this version takes faces'
+            " that are aligned the FFHQ way and does not align photographs"
         )
     check_choice("face", face, ("largest",))
     if graph is not False and graph != "auto":
@@ -63,7 +70,13 @@ def progress_bar(show: bool, steps: int) -> Iterator[Report | None]:
     if not show:
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description:8}"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyfacelat.errors import ConfigError
+from pyfacelat.latents import normalise_latents
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.projection.config import Coordinates, Space
 
@@ -25,6 +26,7 @@ class LatentStatistics:
             projector's w_std).
         basis: [D,D] float32, orthonormal columns: the covariance's eigenvectors.
         scale: [D] float32 > 0: standard deviation along each.
+
     """
 
     mean: Tensor
@@ -60,6 +62,7 @@ class LatentSpace:
         space: "w" optimises one row, repeated for all layers; "w+" one row per layer.
         coordinates: "raw" is w itself; "whitened" is v with w = mean + basis @ (scale * v).
         num_ws: L, rows the generator takes.
+
     """
 
     def __init__(
@@ -70,7 +73,9 @@ class LatentSpace:
         self.rows = 1 if space == "w" else num_ws
         self.whitened = coordinates == "whitened"
         self.spread = 1.0 if self.whitened else statistics.std
-        self._to_w = (statistics.basis * statistics.scale).T.contiguous()  # [D,D], w = mean + v @ this
+        self._to_w = (
+            statistics.basis * statistics.scale
+        ).T.contiguous()  # [D,D], w = mean + v @ this
         self._to_v = (statistics.basis / statistics.scale).contiguous()
 
     def to_ws(self, theta: Tensor) -> Tensor:
@@ -79,7 +84,7 @@ class LatentSpace:
         return w.expand(*w.shape[:-2], self.num_ws, -1)
 
     def from_ws(self, ws: Tensor) -> Tensor:
-        """ws [N,num_ws,D] to coordinates [N,rows,D]; in space "w" the mean of the rows is taken."""
+        """Ws [N,num_ws,D] to coordinates [N,rows,D]; in space "w" the mean of the rows is taken."""
         w = ws.mean(1, keepdim=True) if self.rows == 1 else ws
         return (w - self.statistics.mean) @ self._to_v if self.whitened else w.clone()
 
@@ -89,23 +94,8 @@ class LatentSpace:
 
 
 def check_ws(ws: Tensor, generator: Generator, *, name: str = "init") -> Tensor:
-    """Shape latents as [N,num_ws,w_dim].
-
-    Accepts [D], [1,D], [L,D], [1,L,D] and [N,L,D], the shapes people share them in.
-
-    Raises:
-        ConfigError: any other shape, or a value that is not finite.
-    """
-    rows, width = generator.num_ws, generator.w_dim
-    shape = list(ws.shape)
-    if ws.ndim == 1:
-        ws = ws[None]
-    if ws.ndim == 2 and ws.shape[0] == 1:
-        ws = ws.expand(rows, -1)
-    if ws.ndim == 2:
-        ws = ws[None]
-    if ws.ndim != 3 or ws.shape[1] not in (1, rows) or ws.shape[2] != width or ws.shape[0] < 1:
-        raise ConfigError(f"{name}: expected latents [N,{rows},{width}], got shape {shape}")
-    if not bool(torch.isfinite(ws).all()):
-        raise ConfigError(f"{name}: expected finite latents, got NaN or infinity")
-    return ws.expand(-1, rows, -1).float()
+    """Latents in any usual layout as [N,num_ws,w_dim] float32; ConfigError if they do not fit."""
+    try:
+        return normalise_latents(ws, num_ws=generator.num_ws, w_dim=generator.w_dim)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None

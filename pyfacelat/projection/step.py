@@ -1,9 +1,9 @@
 """One projection step as a pure function of static buffers.
 
-Every number that changes from step to step lives in a tensor that is allocated once: the latents, the
-noise maps, Adam's moments, a step counter, and the loss record. The schedules and the latent noise are
-tables on the device that the counter indexes. A step therefore reads nothing from the host and tells the
-host nothing, and the same code can be replayed as a recorded graph.
+Every number that changes from step to step lives in a tensor that is allocated once: the latents,
+the noise maps, Adam's moments, a step counter, and the loss record. The schedules and the latent
+noise are tables on the device that the counter indexes. A step therefore reads nothing from the
+host and tells the host nothing, and the same code can be replayed as a recorded graph.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Buffers:
         losses: [steps,terms+1,N] float32, each term unweighted, the total last.
         best_total: [N]; best: the coordinates and noise that reached it.
         history: ws of every step's end, [steps,N,rows,D] in latent coordinates.
+
     """
 
     theta: Tensor
@@ -88,6 +89,7 @@ class Step:
         buffers: what the step reads and writes.
         draws: latent noise of every step, standard normal, [steps,rows,D]; the same for each item,
             so that an item's result does not depend on its neighbours in the batch.
+
     """
 
     def __init__(
@@ -148,11 +150,13 @@ class Step:
 
 
 def _tables(stage: Stage, spread: float, draws: Tensor) -> Tensor:
-    """Rows: learning rate, latent noise, Adam's two corrections, whether the noise is gone; [5,steps]."""
+    """Tabulate rate, latent noise, Adam's two corrections, and whether the noise is gone: [5,steps]."""
     rows = []
     for i, corrections in enumerate(adam_corrections(stage.steps, _BETA1, _BETA2)):
         t = i / stage.steps
         ramp = learning_rate_ramp(t, ramp_up=stage.ramp_up, ramp_down=stage.ramp_down)
-        deviation = spread * stage.latent_noise * latent_noise_ramp(t, length=stage.latent_noise_ramp)
+        deviation = (
+            spread * stage.latent_noise * latent_noise_ramp(t, length=stage.latent_noise_ramp)
+        )
         rows.append((stage.learning_rate * ramp, deviation, *corrections, float(deviation == 0.0)))
     return torch.tensor(rows, dtype=torch.float64).T.contiguous().to(draws.device, draws.dtype)

@@ -41,9 +41,7 @@ def test_loss_falls_below_a_third(nets: dict[str, Any], look: Tensor) -> None:
 def test_each_term_falls_alone(
     nets: dict[str, Any], look: Tensor, pose: Tensor, term: str, other: str
 ) -> None:
-    result = pyfacelat.project(
-        look, pose, **nets, **REFERENCE, steps=60, loss_weights={other: 0.0}
-    )
+    result = pyfacelat.project(look, pose, **nets, **REFERENCE, steps=60, loss_weights={other: 0.0})
     values = result.losses[term][:, 0]
     assert values[-1] < 0.8 * values[0]
     assert other not in result.losses
