@@ -31,7 +31,6 @@ class CheckpointError(FacelatError, ValueError):
         file: name of the file, as given by the caller.
         place: where in the file (byte offset, entry or tensor name); "" when the file as a whole.
         reason: the rule that was broken, and the value that broke it.
-
     """
 
     def __init__(self, file: object, reason: str, place: str = "") -> None:

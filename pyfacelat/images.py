@@ -47,7 +47,6 @@ def load_image(source: ImageSource, *, size: int | None = None) -> Tensor:
 
     Raises:
         ImageError: absent file, unreadable or oversized image, wrong shape, dtype or range.
-
     """
     if isinstance(source, Tensor):
         image = _checked_tensor(source)
@@ -74,7 +73,6 @@ def read_images(
 
     Raises:
         ImageError: as `load_image`; the message starts with `name`.
-
     """
     try:
         if isinstance(source, Tensor):
@@ -112,7 +110,6 @@ def open_image(source: str | os.PathLike[str] | Image.Image | np.ndarray[Any, An
 
     Raises:
         ImageError: as `load_image`.
-
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source)
@@ -218,7 +215,7 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise ImageError(
             "array: expected uint8 [H,W,3] (or [H,W], [H,W,4]), "
-            f"got {array.dtype} {list(array.shape)}; float images go in as tensors [3,H,W] in [-1, 1]"
+            f"got {array.dtype} {list(array.shape)}; float images go in as tensors [3,H,W]"
         )
     if 0 in array.shape:
         raise ImageError(f"array: expected at least one pixel, got shape {list(array.shape)}")

@@ -33,14 +33,13 @@ def write_mp4(
     Raises:
         ImportError: PyAV is not installed.
         ValueError: no frames, or frames of different sizes.
-
     """
     import av
 
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     count = 0
-    shape: tuple[int, ...] | None = None
+    shape: tuple[int, ...] = ()
     try:
         with av.open(str(temporary), "w", format="mp4") as container:
             stream: Any = None
@@ -53,7 +52,8 @@ def write_mp4(
                     stream.bit_rate = bit_rate
                 if frame.shape != shape:
                     raise ValueError(f"frames: expected shape {shape}, got {frame.shape}")
-                even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
+                height, width = (int(side) for side in shape[:2])
+                even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
                 picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
                 container.mux(stream.encode(picture))
                 count += 1

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from pyfacelat.errors import ConfigError, LandmarkError
+
+if TYPE_CHECKING:
+    from pyfacelat.losses.landmark import Normalize
 
 LookArgument = Annotated[
     str | None, typer.Argument(help="Image of the face to look like.", show_default=False)
@@ -167,4 +170,5 @@ def _preset(name: str, normalize: str | None) -> Any:
 
     from pyfacelat.projection import make_config
 
-    return dataclasses.replace(make_config(name), normalize=normalize)
+    # The configuration checks the word itself, and says which ones there are.
+    return dataclasses.replace(make_config(name), normalize=cast("Normalize", normalize))

@@ -31,7 +31,6 @@ def draw_landmarks(
 
     Returns:
         uint8 [H,W,3].
-
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)

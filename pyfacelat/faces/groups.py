@@ -58,7 +58,6 @@ def expand(weights: GroupWeights | None, *, name: str = "group_weights") -> Tens
     Raises:
         LandmarkError: unknown group (the message lists the nine and the closest), wrong count,
             negative or non-finite weight, or nothing but zeros.
-
     """
     if weights is None:
         return torch.ones(NUM_LANDMARKS)
@@ -88,7 +87,6 @@ def parse(text: str, *, name: str = "group_weights") -> dict[str, float] | list[
 
     Raises:
         LandmarkError: an item that is neither a number nor `group=number`.
-
     """
     items = [item.strip() for item in text.replace(";", ",").split(",") if item.strip()]
     try:

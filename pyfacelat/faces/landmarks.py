@@ -36,7 +36,6 @@ def heatmaps_to_points(maps: Tensor, *, window: int = 5) -> tuple[Tensor, Tensor
 
     Returns:
         points [N,68,2] float32, relative; confidence [N,68], the height of the peak.
-
     """
     count, landmarks, height, width = maps.shape
     flat = maps.detach().float().reshape(count, landmarks, -1)
@@ -68,7 +67,6 @@ def points_to_heatmaps(points: Tensor, size: tuple[int, int], *, sigma: float = 
 
     Returns:
         [N,68,H,W] float32: exp(-|cell centre - point|^2 / (2 sigma^2)).
-
     """
     height, width = size
     x = torch.arange(width, device=points.device) + 0.5
@@ -86,11 +84,11 @@ def normalised_error(points: Tensor, truth: Tensor) -> Tensor:
 
     Returns:
         [N], a ratio: 0.02 is 2 %.
-
     """
     left, right = OUTER_EYE_CORNERS
     eyes = (truth[:, left] - truth[:, right]).norm(dim=-1).clamp_min(1e-12)
-    return (points - truth).norm(dim=-1).mean(-1) / eyes
+    error: Tensor = (points - truth).norm(dim=-1).mean(-1)
+    return error / eyes
 
 
 def as_points(source: Any, *, name: str = "landmarks") -> Tensor | None:
@@ -101,7 +99,6 @@ def as_points(source: Any, *, name: str = "landmarks") -> Tensor | None:
 
     Raises:
         LandmarkError: it is an array of points, but not of 68 finite ones.
-
     """
     if isinstance(source, str | os.PathLike):
         return None
@@ -138,7 +135,6 @@ def check_points(values: Tensor, *, name: str = "landmarks") -> Tensor:
 
     Raises:
         LandmarkError: not numbers, not [68,2] or [N,68,2], NaN or infinity.
-
     """
     shape = list(values.shape)
     if values.ndim not in (2, 3) or shape[-2:] != [NUM_LANDMARKS, 2] or 0 in shape:
@@ -167,7 +163,6 @@ def load_points(
 
     Raises:
         LandmarkError: absent, unreadable or malformed file, wrong count, NaN.
-
     """
     path = Path(path)
     name = f"{name}: {path}"

@@ -34,7 +34,6 @@ class HeatmapDistance(nn.Module):
             "l1" sum(w |d|) (the published formula),
             "mse" mean(w d^2),
             "per_landmark" sum_k(w_k sqrt(sum(d_k^2) + 1e-8)) / sum(w).
-
     """
 
     def __init__(self, weights: Tensor, reduction: Reduction = "l2") -> None:
@@ -78,7 +77,6 @@ class Landmarker(nn.Module):
             published code, whose gradient reaches one pixel in many.
         normalize: "unit" maps [-1, 1] to [0, 1]; "minmax" stretches each image to its own extremes
             (the published code: of the whole batch; one bright pixel moves all).
-
     """
 
     def __init__(
@@ -100,7 +98,8 @@ class Landmarker(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Heat maps [N,68,H,W] of images [N,3,R,R] in [-1, 1]."""
         maps = self.net(self._prepare(images))
-        return maps[-1] if isinstance(maps, list | tuple) else maps
+        last: Tensor = maps[-1] if isinstance(maps, list | tuple) else maps
+        return last
 
     @torch.no_grad()
     def points(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ def prior(v: Tensor) -> Tensor:
 
     Returns:
         [N]; about 1 for a face the generator draws by itself.
-
     """
     return v.square().mean((1, 2))
 

@@ -1,5 +1,4 @@
-"""Noise maps: the regulariser that keeps them white, and the renormalisation that keeps them
-standard.
+"""Noise maps: the regulariser keeps them white, the renormalisation keeps them standard.
 
 Both follow StyleGAN2 (Karras et al. 2020, appendix D, "Projection").
 """
@@ -24,7 +23,6 @@ def noise_regulariser(maps: Iterable[Tensor]) -> Tensor:
     Returns:
         [N]: the sum over maps and levels of mean(n * roll_x(n))^2 + mean(n * roll_y(n))^2.
         Zero for white noise, 2 per level for constant ones.
-
     """
     total: Tensor | None = None
     for level in maps:

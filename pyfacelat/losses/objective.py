@@ -17,7 +17,6 @@ class Candidate:
         images: [N,3,R,R] in about [-1, 1].
         whitened: latents in whitened coordinates, [N,L,D].
         noise: noise maps by name, each [N,H,W]; empty when they are not optimised.
-
     """
 
     images: Tensor
@@ -34,7 +33,6 @@ class Objective:
     Args:
         terms: function of each term by name; each returns [N].
         weights: by name; terms of weight 0 are not evaluated.
-
     """
 
     def __init__(self, terms: Mapping[str, TermFunction], weights: Mapping[str, float]) -> None:

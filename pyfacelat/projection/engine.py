@@ -303,7 +303,8 @@ class Projector:
         else:
             auto = "sample" if sample else "lpips-vgg16"
             net = zoo.load_perceptual(auto if source == "auto" else source, device=self.device)
-        return net.eval().requires_grad_(False).to(self.device, self.dtype)
+        frozen: LPIPS = net.eval().requires_grad_(False).to(self.device, self.dtype)
+        return frozen
 
     def _landmarker(self, source: Any, sample: bool) -> Landmarker:
         if isinstance(source, Landmarker):
@@ -392,7 +393,6 @@ def project(
         DeviceError: the device is not there, or out of memory.
         NonFiniteError: a loss became NaN or infinite; with `outdir` the last finite state is there.
         OutdirBusyError: another run writes to `outdir`.
-
     """
     inputs = read_inputs(look, landmarks)
     projector = Projector(

@@ -36,7 +36,6 @@ class StepInfo:
         stage: name of the stage that runs.
         losses: the last step's terms and "total" per image, by name.
         image: call it to render the present images, uint8 [N,H,W,3]; costs one synthesis.
-
     """
 
     step: int
@@ -59,7 +58,6 @@ class Track:
         losses: by term and "total": [steps,N] float32 on the CPU; NaN where a stage lacks the term.
         history: whitened or raw coordinates after each step, [steps,N,rows,D].
         seconds: wall time by stage name.
-
     """
 
     losses: dict[str, Tensor] = field(default_factory=dict)
@@ -93,7 +91,6 @@ class Run:
         callback: called with a `StepInfo` at each check; False stops the run.
         report: called with (stage, step, total steps, latest totals) at each check, for progress.
         save: called with all state at intervals, and when the run is interrupted.
-
     """
 
     def __init__(

@@ -50,7 +50,6 @@ class ProjectionResult:
         landmark_image: the image landmarks were taken from, uint8 [N,H,W,3], or None.
         target_landmarks: [N,68,2] float32 pixels.
         history: latents after each step, [steps,N,num_ws,w_dim] float32.
-
     """
 
     ws: Tensor
@@ -127,7 +126,6 @@ class ProjectionResult:
 
         Returns:
             the directory.
-
         """
         root = Path(directory)
         root.mkdir(parents=True, exist_ok=True)
@@ -146,7 +144,6 @@ class ProjectionResult:
 
         Raises:
             ValueError: the result was loaded without its generator.
-
         """
         if self.generator is None:
             raise ValueError("generator: this result has none, so its history cannot be rendered")
@@ -159,7 +156,7 @@ class ProjectionResult:
             big = _enlarge(image)
             return np.concatenate([look, big, draw_landmarks(big, points), target], axis=1)
 
-        for ws in self.history[:, index].split(_VIDEO_BATCH):
+        for ws in torch.split(self.history[:, index], _VIDEO_BATCH):
             noise = {
                 name: maps[index : index + 1].to(device, dtype).expand(len(ws), -1, -1)
                 for name, maps in self.noise.items()

@@ -35,7 +35,6 @@ class Buffers:
         losses: [steps,terms+1,N] float32, each term unweighted, the total last.
         best_total: [N]; best: the coordinates and noise that reached it.
         history: ws of every step's end, [steps,N,rows,D] in latent coordinates.
-
     """
 
     theta: Tensor
@@ -89,7 +88,6 @@ class Step:
         buffers: what the step reads and writes.
         draws: latent noise of every step, standard normal, [steps,rows,D]; the same for each item,
             so that an item's result does not depend on its neighbours in the batch.
-
     """
 
     def __init__(
@@ -150,7 +148,7 @@ class Step:
 
 
 def _tables(stage: Stage, spread: float, draws: Tensor) -> Tensor:
-    """Tabulate rate, latent noise, Adam's two corrections, and whether the noise is gone: [5,steps]."""
+    """Tabulate rate, latent noise, Adam's corrections, and whether the noise is gone: [5,steps]."""
     rows = []
     for i, corrections in enumerate(adam_corrections(stage.steps, _BETA1, _BETA2)):
         t = i / stage.steps
