@@ -76,7 +76,7 @@ def _slope(v: Tensor, act: str, alpha: float) -> Tensor:
     if act == "relu":
         return (v > 0).to(v.dtype)
     if act == "lrelu":
-        return torch.where(v > 0, 1.0, alpha).to(v.dtype)
+        return torch.where(v > 0, torch.ones_like(v), torch.full_like(v, alpha))
     s = v.sigmoid()
     if act == "sigmoid":
         return s * (1 - s)

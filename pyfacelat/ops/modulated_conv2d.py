@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pyfacelat import _extension
-from pyfacelat.ops._library import LIB, check_float, check_same, memory_format
+from pyfacelat.ops._library import LIB, check_float, check_same
 from pyfacelat.ops.bias_act import DEFAULT_ALPHA, bias_act, default_gain
 from pyfacelat.ops.bias_act import reference as bias_act_reference
 from pyfacelat.ops.conv2d_resample import (
@@ -79,7 +79,7 @@ def reference(
     if noise is not None:
         z = z + noise
     y = bias_act_reference(z, bias, 1, act, alpha, gain, clamp)
-    return y.contiguous(memory_format=memory_format(x))
+    return y.contiguous(memory_format=torch.channels_last)
 
 
 def backward_reference(
@@ -109,13 +109,13 @@ def backward_reference(
     # The pre-activation p = d * z + noise + b, and dL/dp.
     low = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}[act]
     p = y / gain
-    dp = dy * torch.where(p > 0, gain, gain * low).to(y.dtype)
+    dp = torch.where(p > 0, dy * gain, dy * (gain * low))
     if low not in (0.0, 1.0):
         p = torch.where(p > 0, p, p / low)
     if clamp >= 0:
         dp = torch.where(y.abs() < clamp, dp, torch.zeros_like(dp))
 
-    if need["bias"]:
+    if need["bias"] and bias is not None:
         grads["bias"] = dp.sum([0, 2, 3])
     if need["noise"] and noise is not None:
         grads["noise"] = dp.sum(1, keepdim=True).sum_to_size(noise.shape)
@@ -162,7 +162,7 @@ def backward_reference(
     if need["styles"]:
         grads["styles"] = (dz * x).sum([2, 3])
     if need["x"]:
-        grads["x"] = (dz * _scale(styles)).contiguous(memory_format=memory_format(x))
+        grads["x"] = (dz * _scale(styles)).contiguous(memory_format=torch.channels_last)
     return tuple(grads.values())  # type: ignore[return-value]
 
 
@@ -186,7 +186,7 @@ def _(x, weight, styles, demod, noise, bias, f, up, down, padding, *rest):  # ty
         tuple(x.shape[2:]), tuple(weight.shape[2:]), filter_taps(f), up, down, [padding] * 4
     )
     y = x.new_empty((x.shape[0], weight.shape[0], *size))
-    return y.contiguous(memory_format=memory_format(x))
+    return y.contiguous(memory_format=torch.channels_last)
 
 
 @torch.library.register_fake("pyfacelat::modulated_conv2d_backward", lib=LIB)
@@ -197,7 +197,7 @@ def _(dy, y, x, weight, styles, demod, noise, bias, *rest):  # type: ignore[no-u
         wanted = t is not None and needs >> i & 1
         out.append(x.new_empty(t.shape) if wanted else x.new_empty(0))
     if needs & 1:
-        out[0] = out[0].contiguous(memory_format=memory_format(x))
+        out[0] = out[0].contiguous(memory_format=torch.channels_last)
     return tuple(out)
 
 
@@ -289,7 +289,7 @@ def modulated_conv2d(
     """Styled convolution with its noise, bias and activation (formulas at the top of this file).
 
     Args:
-        x: [N, I, H, W], any float dtype. channels_last is kept and is the faster layout on CPU.
+        x: [N, I, H, W], any float dtype; channels_last is the layout that needs no copy.
         weight: [O, I, kh, kw], dtype of x, used as it is (no equalised learning rate inside).
         styles: [N, I], dtype of x; the factor on every input channel.
         noise: broadcastable to [N, 1, H', W'], dtype of x, strength already applied; added after
@@ -304,7 +304,8 @@ def modulated_conv2d(
         energy: `weight_energy(weight)`, [O, I], to spare its computation for frozen weights.
 
     Returns:
-        [N, O, H', W'], dtype of x; H' = H * up // down for padding k // 2.
+        [N, O, H', W'], dtype of x, in channels_last layout (on every device: the layout in which
+        convolutions are fastest); H' = H * up // down for padding k // 2.
 
     Raises:
         ValueError: a wrong rank, shape, dtype, device, factor or activation; an empty output; an

@@ -62,7 +62,8 @@ def reference(
     u = F.pad(u, [max(p, 0) for p in pad])  # negative values crop, maybe into the padding
     u = u[:, :, max(-top, 0) : u.shape[2] - max(-bottom, 0)]
     u = u[:, :, :, max(-left, 0) : u.shape[3] - max(-right, 0)]
-    g = (f * gain ** (f.ndim / 2)).to(x.dtype)
+    wide = torch.promote_types(f.dtype, x.dtype)
+    g = (f.to(wide) * gain ** (f.ndim / 2)).to(x.dtype)
     if not flip:
         g = g.flip(list(range(g.ndim)))
     kernels = [g[None, :], g[:, None]] if g.ndim == 1 else [g]

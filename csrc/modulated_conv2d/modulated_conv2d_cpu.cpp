@@ -1,0 +1,355 @@
+// CPU implementation of pyfacelat::modulated_conv2d (schema, formulas: pyfacelat/ops/modulated_conv2d.py).
+//
+// A pass that scales the input, torch's own convolutions (oneDNN) on the unchanged weights, and one
+// pass for everything after them; an upsampling layer's FIR filter hands each finished row to that
+// pass while the row is in cache. The backward is one pass over dy and y, the transposed convolution,
+// one pass for the styles. Sums run over blocks of fixed size, so that threads do not change a bit.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <memory>
+#include <string>
+#include <tuple>
+
+#include "common/check.h"
+#include "common/dispatch.h"
+#include "common/layout.h"
+#include "modulated_conv2d/modulated_conv2d.h"
+#include "modulated_conv2d/resample.h"
+
+namespace pyfacelat {
+
+namespace {
+
+constexpr const char* kOp = "modulated_conv2d";
+constexpr int64_t kBlock = 1 << 14;  // elements of a block: two operands of float fit in L2 with room
+constexpr int64_t kLanes = 16;       // shorter pixels are taken several at a time
+
+using OptionalTensor = std::optional<Tensor>;
+
+double act_slope(const std::string& act, double alpha) {
+  if (act == "linear") return 1;
+  if (act == "relu") return 0;
+  check(act == "lrelu", kOp, "act", "expected linear, relu or lrelu, got ", act);
+  return alpha;
+}
+
+void check_inputs(const Tensor& x, const Tensor& weight, const Tensor& styles, const OptionalTensor& demod,
+                  const OptionalTensor& noise, const OptionalTensor& bias, double gain) {
+  check_dim(kOp, "x", x, 4);
+  check_dim(kOp, "weight", weight, 4);
+  check(weight.size(1) == x.size(1), kOp, "weight", "expected ", x.size(1), " input channels, got shape ",
+        shape_text(weight));
+  auto vector = [&](const char* name, const Tensor& t, std::vector<int64_t> shape) {
+    check(sizes_of(t) == shape, kOp, name, "unexpected shape ", shape_text(t));
+    check_same_dtype(kOp, name, t, x);
+  };
+  check_same_dtype(kOp, "weight", weight, x);
+  vector("styles", styles, {x.size(0), x.size(1)});
+  if (demod) vector("demod", *demod, {x.size(0), weight.size(0)});
+  if (bias) vector("bias", *bias, {weight.size(0)});
+  if (noise) {
+    check_dim(kOp, "noise", *noise, 4);
+    check_same_dtype(kOp, "noise", *noise, x);
+  }
+  check(gain > 0, kOp, "gain", "expected a number > 0, got ", gain);
+}
+
+void check_noise(const OptionalTensor& noise, int64_t n, int64_t h, int64_t w) {
+  if (!noise) return;
+  check((noise->size(0) == 1 || noise->size(0) == n) && noise->size(1) == 1 && noise->size(2) == h &&
+            noise->size(3) == w,
+        kOp, "noise", "expected [1 or ", n, ",1,", h, ",", w, "], got ", shape_text(*noise));
+}
+
+template <class T>
+T* data_of(const Tensor& t) {
+  return static_cast<T*>(t.data_ptr());
+}
+
+template <class T, class A>
+std::vector<A> read(const OptionalTensor& t, int64_t size, A otherwise) {
+  if (!t) return std::vector<A>(size, otherwise);
+  const Tensor dense = as_format(*t, MemoryFormat::Contiguous);
+  const T* data = data_of<T>(dense);
+  std::vector<A> out(size);
+  for (int64_t i = 0; i < size; ++i) out[i] = static_cast<A>(data[i]);
+  return out;
+}
+
+// `rows` vectors of `lanes` numbers, each repeated `times` times.
+template <class A>
+std::vector<A> repeat(const std::vector<A>& in, int64_t lanes, int64_t times) {
+  if (times == 1 || lanes == 0) return in;
+  std::vector<A> out;
+  out.reserve(in.size() * times);
+  for (auto row = in.begin(); row < in.end(); row += lanes)
+    for (int64_t i = 0; i < times; ++i) out.insert(out.end(), row, row + lanes);
+  return out;
+}
+
+// Calls run(n, first pixel, pixels, block) over all pixels of n images in blocks of fixed size.
+struct Blocks {
+  int64_t n, pixels, size, per_image;
+
+  Blocks(int64_t n, int64_t pixels, int64_t lanes)
+      : n(n), pixels(pixels), size(std::max<int64_t>(kLanes, kBlock / std::max<int64_t>(lanes, 1))),
+        per_image((pixels + size - 1) / size) {}
+
+  int64_t count() const { return n * per_image; }
+
+  template <class F>
+  void run(const F& f) const {
+    torch::stable::parallel_for(0, count(), 2, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t first = i % per_image * size;
+        f(i / per_image, first, std::min(size, pixels - first), i);
+      }
+    });
+  }
+};
+
+// out[n, lanes] = sums over an image's blocks of parts[block, times * lanes].
+template <class A>
+std::vector<double> total(const Blocks& blocks, const std::vector<A>& parts, int64_t lanes, int64_t times) {
+  std::vector<double> out(blocks.n * lanes, 0.0);
+  for (int64_t i = 0; i < blocks.count(); ++i)
+    for (int64_t r = 0; r < times; ++r)
+      for (int64_t c = 0; c < lanes; ++c)
+        out[i / blocks.per_image * lanes + c] += static_cast<double>(parts[(i * times + r) * lanes + c]);
+  return out;
+}
+
+template <class T>
+Tensor write(const Tensor& like, const std::vector<int64_t>& shape, const std::vector<double>& values) {
+  Tensor out = empty_as(like, shape, MemoryFormat::Contiguous);
+  T* data = data_of<T>(out);
+  for (size_t i = 0; i < values.size(); ++i) data[i] = static_cast<T>(values[i]);
+  return out;
+}
+
+// x * styles, NHWC.
+template <class T>
+Tensor modulated(const Tensor& x, const Tensor& styles) {
+  using A = accumulate_t<T>;
+  const Tensor in = as_format(x, MemoryFormat::ChannelsLast);
+  Tensor out = empty_as(x, sizes_of(x), MemoryFormat::ChannelsLast);
+  const int64_t n = x.size(0), lanes = x.size(1), pixels = x.size(2) * x.size(3);
+  const std::vector<A> s = read<T, A>(styles, n * lanes, A(1));
+  const T* from = data_of<T>(in);
+  T* to = data_of<T>(out);
+  Blocks(n, pixels, lanes).run([&](int64_t i, int64_t first, int64_t count, int64_t) {
+    const int64_t offset = (i * pixels + first) * lanes;
+    modconv::modulate<T, A>(from + offset, to + offset, s.data() + i * lanes, count, lanes);
+  });
+  return out;
+}
+
+// weight * styles for a single image: cheaper than scaling a large map.
+template <class T>
+Tensor modulated_weight(const Tensor& weight, const Tensor& styles) {
+  using A = accumulate_t<T>;
+  const Tensor in = as_format(weight, MemoryFormat::Contiguous);
+  Tensor out = empty_as(weight, sizes_of(weight), MemoryFormat::Contiguous);
+  const int64_t i = weight.size(1), taps = weight.size(2) * weight.size(3);
+  const std::vector<A> s = repeat(repeat(read<T, A>(styles, i, A(1)), 1, taps), i * taps, 1);
+  modconv::modulate<T, A>(data_of<T>(in), data_of<T>(out), s.data(), weight.size(0), i * taps);
+  return out;
+}
+
+template <class T>
+Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& styles, const OptionalTensor& demod,
+               const OptionalTensor& noise, const OptionalTensor& bias, const OptionalTensor& f,
+               const std::vector<ResampleStep>& steps, modconv::Slopes<accumulate_t<T>> slopes) {
+  using A = accumulate_t<T>;
+  const int64_t n = x.size(0), o = weight.size(0);
+  const bool scale_weight = n == 1 && weight.numel() < x.numel();
+  const Tensor w = scale_weight ? modulated_weight<T>(weight, styles) : weight;
+  Tensor z = scale_weight ? as_format(x, MemoryFormat::ChannelsLast) : modulated<T>(x, styles);
+  const bool fused = steps.back().fir;
+  for (size_t i = 0; i + fused < steps.size(); ++i)
+    z = steps[i].fir ? filter(steps[i], z, f) : convolve(steps[i], z, step_kernel(steps[i], w));
+  z = as_format(z, MemoryFormat::ChannelsLast);
+
+  OptionalTensor map;  // the noise, dense
+  if (noise) map = as_format(*noise, MemoryFormat::Contiguous);
+  const T* noise_data = map ? data_of<T>(*map) : nullptr;
+  const int64_t noise_step = map && map->size(0) > 1 ? map->size(2) * map->size(3) : 0;
+  const int64_t times = !noise && o < kLanes ? kLanes : 1;
+  const std::vector<A> d = repeat(read<T, A>(demod, n * o, A(1)), o, times);
+  const std::vector<A> b = repeat(read<T, A>(bias, o, A(0)), o, times);
+  // `count` pixels of image i from pixel `first` on, at y.
+  auto finish = [&](int64_t i, int64_t first, int64_t count, T* y) {
+    const T* shift = noise_data ? noise_data + i * noise_step + first : nullptr;
+    const A* scale = d.data() + i * o * times;
+    modconv::finish<T, A>(y, shift, scale, b.data(), count / times, o * times, slopes);
+    const int64_t rest = count % times;
+    if (rest) modconv::finish<T, A>(y + (count - rest) * o, shift, scale, b.data(), 1, rest * o, slopes);
+  };
+
+  if (fused) {
+    const ResampleStep& step = steps.back();
+    const UpfirdnParams p =
+        upfirdn_params(z, f ? &*f : nullptr, step.up, step.down, step.pad, false, step.gain, true);
+    check_noise(noise, n, p.oh, p.ow);
+    Tensor y = empty_as(x, {n, o, p.oh, p.ow}, MemoryFormat::ChannelsLast);
+    upfirdn_rows<T>(p, data_of<T>(z), data_of<T>(y),
+                    [&](int64_t i, int64_t row, T* line) { finish(i, row * p.ow, p.ow, line); });
+    return y;
+  }
+  check_noise(noise, n, z.size(2), z.size(3));
+  const int64_t pixels = z.size(2) * z.size(3);
+  T* y = data_of<T>(z);  // the convolution's own output: nobody else holds it
+  Blocks(n, pixels, o).run([&](int64_t i, int64_t first, int64_t count, int64_t) {
+    finish(i, first, count, y + (i * pixels + first) * o);
+  });
+  return z;
+}
+
+enum Need { kX = 1, kWeight = 2, kStyles = 4, kDemod = 8, kNoise = 16, kBias = 32 };
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+template <class T>
+Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Tensor& weight,
+                   const Tensor& styles, const OptionalTensor& demod, const OptionalTensor& noise,
+                   const OptionalTensor& bias, const OptionalTensor& f, const std::vector<ResampleStep>& steps,
+                   modconv::Slopes<accumulate_t<T>> slopes, int64_t needs) {
+  using A = accumulate_t<T>;
+  const int64_t n = x.size(0), in = x.size(1), o = weight.size(0);
+  const int64_t pixels = y.size(2) * y.size(3);
+  auto none = [&] { return empty_as(x, {0}, MemoryFormat::Contiguous); };
+  Gradients out{none(), none(), none(), none(), none(), none()};
+
+  // dz, and the sums for bias, demodulation and noise, in one pass.
+  Tensor dz = empty_as(x, sizes_of(y), MemoryFormat::ChannelsLast);
+  {
+    const Tensor g = as_format(dy, MemoryFormat::ChannelsLast), v = as_format(y, MemoryFormat::ChannelsLast);
+    OptionalTensor map;
+    if (noise) map = as_format(*noise, MemoryFormat::Contiguous);
+    const T* noise_data = map ? data_of<T>(*map) : nullptr;
+    const int64_t noise_step = map && map->size(0) > 1 ? pixels : 0;
+    const bool need_noise = noise && needs & kNoise;
+    const int64_t times = !noise && o < kLanes ? kLanes : 1;
+    const std::vector<A> d = repeat(read<T, A>(demod, n * o, A(1)), o, times);
+    const std::vector<A> b = repeat(read<T, A>(bias, o, A(0)), o, times);
+    const Blocks blocks(n, pixels, o);
+    std::vector<A> sum_b(blocks.count() * o * times, A(0)), sum_d(blocks.count() * o * times, A(0));
+    std::vector<A> dnoise(need_noise ? n * pixels : 0);
+    const T *from = data_of<T>(g), *value = data_of<T>(v);
+    T* to = data_of<T>(dz);
+    blocks.run([&](int64_t i, int64_t first, int64_t count, int64_t block) {
+      const int64_t offset = (i * pixels + first) * o;
+      const T* shift = noise_data ? noise_data + i * noise_step + first : nullptr;
+      A* total_noise = need_noise ? dnoise.data() + i * pixels + first : nullptr;
+      A *part_b = sum_b.data() + block * o * times, *part_d = sum_d.data() + block * o * times;
+      const A* scale = d.data() + i * o * times;
+      auto run = [&](int64_t at, int64_t many, int64_t lanes) {
+        modconv::finish_backward<T, A>(from + at, value + at, shift, scale, b.data(), to + at, part_b, part_d,
+                                       total_noise, many, lanes, slopes);
+      };
+      run(offset, count / times, o * times);
+      const int64_t rest = count % times;
+      if (rest) run(offset + (count - rest) * o, 1, rest * o);
+    });
+    if (bias && needs & kBias) {
+      const std::vector<double> each = total(blocks, sum_b, o, times);
+      std::vector<double> all(o, 0.0);
+      for (int64_t i = 0; i < n * o; ++i) all[i % o] += each[i];
+      std::get<5>(out) = write<T>(x, {o}, all);
+    }
+    if (demod && needs & kDemod) {
+      std::vector<double> each = total(blocks, sum_d, o, times);
+      const std::vector<double> scale = read<T, double>(demod, n * o, 1.0);
+      for (int64_t i = 0; i < n * o; ++i) each[i] /= scale[i];
+      std::get<3>(out) = write<T>(x, {n, o}, each);
+    }
+    if (need_noise) {
+      const int64_t maps = noise->size(0);
+      Tensor all = empty_as(x, sizes_of(*noise), MemoryFormat::Contiguous);
+      T* data = data_of<T>(all);
+      for (int64_t p = 0; p < maps * pixels; ++p) {
+        A sum = 0;
+        for (int64_t i = p / pixels; i < n; i += maps) sum += dnoise[i * pixels + p % pixels];
+        data[p] = static_cast<T>(sum);
+      }
+      std::get<4>(out) = all;
+    }
+  }
+  if (!(needs & (kX | kStyles | kWeight))) return out;
+
+  // Back through the map, last step first. A FIR step needs the size of its input, the convolution
+  // its input: filters stand before it when downsampling only.
+  Tensor entry = needs & kWeight ? modulated<T>(x, styles) : as_format(x, MemoryFormat::ChannelsLast);
+  for (size_t i = 0; steps[i].fir; ++i) entry = filter(steps[i], entry, f);
+  std::vector<MapSize> sizes = {{x.size(2), x.size(3)}};
+  for (const ResampleStep& step : steps) sizes.push_back(step_size(step, sizes.back(), weight, f));
+  for (size_t i = steps.size(); i-- > 0;) {
+    if (steps[i].fir) {
+      dz = filter_transposed(steps[i], dz, f, sizes[i]);
+      continue;
+    }
+    ConvolutionGradients g = convolve_backward(steps[i], dz, entry, step_kernel(steps[i], weight),
+                                               (needs & (kX | kStyles)) != 0, (needs & kWeight) != 0);
+    if (needs & kWeight) std::get<1>(out) = g.weight;
+    if (!(needs & (kX | kStyles))) return out;
+    dz = as_format(g.x, MemoryFormat::ChannelsLast);
+  }
+
+  const Tensor input = as_format(x, MemoryFormat::ChannelsLast);
+  const std::vector<A> s = read<T, A>(styles, n * in, A(1));
+  const int64_t area = x.size(2) * x.size(3);
+  const Blocks blocks(n, area, in);
+  std::vector<A> sum_s(blocks.count() * in, A(0));
+  T* g = data_of<T>(dz);
+  const T* v = data_of<T>(input);
+  blocks.run([&](int64_t i, int64_t first, int64_t count, int64_t block) {
+    const int64_t offset = (i * area + first) * in;
+    modconv::modulate_backward<T, A>(g + offset, v + offset, s.data() + i * in, sum_s.data() + block * in, count,
+                                     in);
+  });
+  if (needs & kX) std::get<0>(out) = dz;
+  if (needs & kStyles) std::get<2>(out) = write<T>(x, {n, in}, total(blocks, sum_s, in, 1));
+  return out;
+}
+
+Tensor modulated_conv2d_cpu(const Tensor& x, const Tensor& weight, const Tensor& styles, OptionalTensor demod,
+                            OptionalTensor noise, OptionalTensor bias, OptionalTensor f, int64_t up,
+                            int64_t down, int64_t padding, bool flip_weight, std::string act, double alpha,
+                            double gain, double clamp) {
+  check_inputs(x, weight, styles, demod, noise, bias, gain);
+  const std::vector<ResampleStep> steps = resample_steps(weight, f, up, down, padding, flip_weight);
+  Tensor y;
+  dispatch_float(kOp, x, [&]<class T>() {
+    const modconv::Slopes<accumulate_t<T>> slopes(act_slope(act, alpha), gain, clamp);
+    y = forward<T>(x, weight, styles, demod, noise, bias, f, steps, slopes);
+  });
+  return y;
+}
+
+Gradients modulated_conv2d_backward_cpu(const Tensor& dy, const Tensor& y, const Tensor& x, const Tensor& weight,
+                                        const Tensor& styles, OptionalTensor demod, OptionalTensor noise,
+                                        OptionalTensor bias, OptionalTensor f, int64_t up, int64_t down,
+                                        int64_t padding, bool flip_weight, std::string act, double alpha,
+                                        double gain, double clamp, int64_t needs) {
+  check_inputs(x, weight, styles, demod, noise, bias, gain);
+  check(sizes_of(dy) == sizes_of(y), kOp, "dy", "expected the shape of y, ", shape_text(y), ", got ",
+        shape_text(dy));
+  check_same_dtype(kOp, "dy", dy, x);
+  check_noise(noise, x.size(0), y.size(2), y.size(3));
+  const std::vector<ResampleStep> steps = resample_steps(weight, f, up, down, padding, flip_weight);
+  std::optional<Gradients> out;
+  dispatch_float(kOp, x, [&]<class T>() {
+    const modconv::Slopes<accumulate_t<T>> slopes(act_slope(act, alpha), gain, clamp);
+    out = backward<T>(dy, y, x, weight, styles, demod, noise, bias, f, steps, slopes, needs);
+  });
+  return *out;
+}
+
+}  // namespace
+
+}  // namespace pyfacelat
+
+STABLE_TORCH_LIBRARY_IMPL(pyfacelat, CPU, m) {
+  m.impl("modulated_conv2d", TORCH_BOX(&pyfacelat::modulated_conv2d_cpu));
+  m.impl("modulated_conv2d_backward", TORCH_BOX(&pyfacelat::modulated_conv2d_backward_cpu));
+}
