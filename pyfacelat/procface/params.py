@@ -27,7 +27,7 @@ class Parameter:
     Attributes:
         name: unique name.
         tag: "pose", "expression", "identity" or "appearance".
-        low, high: open bounds of the range that latents reach; render() accepts them and a margin.
+        low, high: open bounds of the range that latents reach; render() accepts a quarter more.
         slope, offset: of the logistic squash of a standard normal latent.
         odd: True when mirroring the face negates it.
         text: what it does.
@@ -126,7 +126,7 @@ PARAMS: tuple[Parameter, ...] = (
         55,
         1.1,
         odd=True,
-        text="degrees, positive: from the right",
+        text="degrees, positive from the right",
     ),
     _p("light_elevation", "appearance", 5, 60, 1.3, text="degrees above the horizon"),
     _p("background_light", "appearance", 0, 1, 1.4, text="dark to light"),
@@ -174,14 +174,25 @@ def matrix(values: ArrayLike, what: str) -> NDArray[np.float64]:
     return array
 
 
+def check_range(params: NDArray[np.float64]) -> None:
+    """Raise ValueError when a value lies outside its range by more than a quarter of the range."""
+    for i, p in enumerate(PARAMS):
+        margin = 0.25 * (p.high - p.low)
+        bad = (params[:, i] < p.low - margin) | (params[:, i] > p.high + margin)
+        if bad.any():
+            raise ValueError(
+                f"params: {p.name} must lie in [{p.low - margin:g}, {p.high + margin:g}], "
+                f"got {params[bad, i][0]:g}"
+            )
+
+
 def from_latent(z: ArrayLike) -> NDArray[np.float64]:
     """Map latents [N, Z_DIM] (any scale; each row is normalised first) to parameters [N, Z_DIM]."""
-    z = matrix(z, "z")
-    z = z / np.sqrt(np.mean(z**2, axis=1, keepdims=True) + 1e-8)
-    z = z.copy()
+    unit = matrix(z, "z")
+    unit = unit / np.sqrt(np.mean(unit**2, axis=1, keepdims=True) + 1e-8)
     hair, skin = _INDEX["hair_tone"], _INDEX["skin_tone"]
-    z[:, hair] = _HAIR_OWN * z[:, hair] - _HAIR_FROM_SKIN * z[:, skin]
-    return np.stack([p.squash(z[:, i]) for i, p in enumerate(PARAMS)], axis=1)
+    unit[:, hair] = _HAIR_OWN * unit[:, hair] - _HAIR_FROM_SKIN * unit[:, skin]
+    return np.stack([p.squash(unit[:, i]) for i, p in enumerate(PARAMS)], axis=1)
 
 
 def to_latent(params: ArrayLike) -> NDArray[np.float64]:
@@ -190,8 +201,8 @@ def to_latent(params: ArrayLike) -> NDArray[np.float64]:
     ``from_latent(to_latent(p))`` equals p when the row has unit second moment, and nearly so for
     samples (the second moment of Z_DIM normals is 1 within a few per cent of the squash).
     """
-    params = matrix(params, "params")
-    z = np.stack([p.unsquash(params[:, i]) for i, p in enumerate(PARAMS)], axis=1)
+    array = matrix(params, "params")
+    z = np.stack([p.unsquash(array[:, i]) for i, p in enumerate(PARAMS)], axis=1)
     hair, skin = _INDEX["hair_tone"], _INDEX["skin_tone"]
     z[:, hair] = (z[:, hair] + _HAIR_FROM_SKIN * z[:, skin]) / _HAIR_OWN
     return z
@@ -209,7 +220,7 @@ def default(n: int = 1) -> NDArray[np.float64]:
 
 def with_values(params: ArrayLike, **values: float | ArrayLike) -> NDArray[np.float64]:
     """Copy params [N, Z_DIM] with named columns replaced."""
-    out = matrix(params, "params").copy()
+    out: NDArray[np.float64] = matrix(params, "params").copy()
     for name, value in values.items():
         out[:, index(name)] = value
     return out
@@ -225,7 +236,7 @@ def mirror(params: ArrayLike) -> NDArray[np.float64]:
 
 
 def compose(
-    params_a: ArrayLike, params_b: ArrayLike, take: Sequence[str] = ("pose", "expression")
+    params_a: ArrayLike, params_b: ArrayLike, take: str | Sequence[str] = ("pose", "expression")
 ) -> NDArray[np.float64]:
     """Give face A the tagged (or singly named) parameters of face B: the exact ideal of a transfer.
 
@@ -234,8 +245,8 @@ def compose(
     unknown tag or name.
     """
     a, b = np.broadcast_arrays(matrix(params_a, "params_a"), matrix(params_b, "params_b"))
-    out = a.copy()
-    for what in take:
+    out: NDArray[np.float64] = a.copy()
+    for what in (take,) if isinstance(take, str) else take:
         columns: Iterable[str] = names(what) if what in TAGS else [what]
         for name in columns:
             out[:, index(name)] = b[:, index(name)]
@@ -258,6 +269,6 @@ def sweep(
         values = np.linspace(PARAMS[column].low, PARAMS[column].high, values)
     row = np.atleast_1d(np.asarray(values, dtype=np.float64))
     start = default() if base is None else matrix(base, "base")[:1]
-    out = np.repeat(start, len(row), axis=0)
+    out: NDArray[np.float64] = np.repeat(start, len(row), axis=0)
     out[:, column] = row
     return out

@@ -9,10 +9,14 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from pyfacelat.procface.params import PARAMS, matrix
+from pyfacelat.procface.params import PARAMS, check_range, matrix
 
 OUTPUTS = ("image", "landmarks", "visibility", "depth", "uv", "normals", "parts")
 PART_NAMES = tuple("background skin hair ear neck clothes eye lips mouth brow".split())
+
+
+# Samples a side; 16 bytes each, so a face takes at most 1 GiB.
+_MOST_SAMPLES = 8192
 
 
 def _load() -> ModuleType:
@@ -21,7 +25,8 @@ def _load() -> ModuleType:
     expected = [p.name for p in PARAMS]
     if list(_native.face_parameter_names) != expected:
         raise ImportError("pyfacelat._native knows other face parameters: rebuild the package")
-    return _native
+    module: ModuleType = _native
+    return module
 
 
 def _usable_cores() -> int:
@@ -41,7 +46,7 @@ def render(
 
     Args:
         params: face parameters [N, Z_DIM] (or one vector), see procface.params.
-        size: side of the square image in pixels, 1..4096.
+        size: side of the square image in pixels, 1..4096 and size * supersample <= 8192.
         supersample: samples per pixel and axis for the image, 1..8.
         outputs: any of OUTPUTS. "landmarks" always come, and "visibility" with anything else.
         threads: faces rendered at once; the number of usable cores by default. Results do not
@@ -57,10 +62,12 @@ def render(
         uint8 [N, S, S], an index into PART_NAMES. The last four are taken at pixel centres.
 
     Raises:
-        ValueError: wrong shape, non-finite values, unknown output, a number out of range.
+        ValueError: wrong shape, non-finite values, a parameter outside its range by more than a
+            quarter of it, unknown output, size or supersample out of range.
 
     """
     array = matrix(params, "params")
+    check_range(array)
     if isinstance(outputs, str):
         outputs = (outputs,)
     unknown = [name for name in outputs if name not in OUTPUTS]
@@ -69,6 +76,10 @@ def render(
     for what, value, most in (("size", size, 4096), ("supersample", supersample, 8)):
         if isinstance(value, bool) or int(value) != value or not 1 <= value <= most:
             raise ValueError(f"{what}: expected an integer in 1..{most}, got {value!r}")
+    if size * supersample > _MOST_SAMPLES:
+        raise ValueError(
+            f"size * supersample: expected at most {_MOST_SAMPLES}, got {size} * {supersample}"
+        )
     if threads is None:
         threads = _usable_cores()
     if int(threads) < 1:
