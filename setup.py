@@ -1,11 +1,11 @@
 """Builds pyfacelat: Python files by setuptools, compiled files by CMake and ninja.
 
 Environment:
-    PYFACELAT_CUDA_ARCHS  compute capabilities, such as "90" or "80;90" (the default is in CMakeLists.txt)
+    PYFACELAT_CUDA_ARCHS  compute capabilities, such as "80;90" (the default is in CMakeLists.txt)
     PYFACELAT_FORCE_CPU   1: leave the CUDA kernels out
     PYFACELAT_FORCE_CUDA  1: a build without CUDA kernels is an error
     CUDA_HOME             where the CUDA toolkit is; set, it is the only place looked at
-    MAX_JOBS              compiler processes at a time (default: cores, but 2 GB of free memory each)
+    MAX_JOBS              compilers at a time (default: one a core, 2 GB of free memory each)
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 from find_torch import MINIMUM, installed_torch  # noqa: E402
-
 
 OPS = "_ops.abi3.so"
 
@@ -61,6 +61,16 @@ def program(name: str) -> str:
     return found
 
 
+class CleanBuildPy(build_py):
+    """Starts from an empty folder: a file that is no longer in the sources is not packed."""
+
+    def run(self) -> None:
+        """Collect the Python files."""
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib) / "pyfacelat", ignore_errors=True)
+        super().run()
+
+
 class CMakeBuild(build_ext):
     """Runs CMake once; it writes both compiled files beside the package's Python files."""
 
@@ -70,7 +80,9 @@ class CMakeBuild(build_ext):
 
         torch = installed_torch()
         if torch is None:
-            raise SystemExit(f"pyfacelat: no torch >= {MINIMUM[0]}.{MINIMUM[1]} found to build with")
+            raise SystemExit(
+                f"pyfacelat: no torch >= {MINIMUM[0]}.{MINIMUM[1]} found to build with"
+            )
         nvcc = None if flag("PYFACELAT_FORCE_CPU") else find_nvcc()
         output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         # One folder per interpreter and torch: a build never meets another one's cache.
@@ -98,7 +110,6 @@ class CMakeBuild(build_ext):
             if subprocess.run(command).returncode:
                 raise SystemExit(f"pyfacelat: this build step failed: {' '.join(command)}")
 
-
     def copy_extensions_to_source(self) -> None:
         """Copy both files beside the sources (editable installs, `--inplace`)."""
         super().copy_extensions_to_source()
@@ -120,6 +131,6 @@ setup(
     packages=[*packages, "pyfacelat.kernels"],
     package_dir={"pyfacelat.kernels": "kernels"},
     ext_modules=[Extension("pyfacelat._native", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_ext": CMakeBuild, "build_py": CleanBuildPy},
     zip_safe=False,
 )

@@ -1,9 +1,9 @@
 """The compiled op library: loaded once, never compiled here, and asked what it can do.
 
-`load()` is called when `pyfacelat.ops` is imported. Where the library is absent or does not load, the
-reason is kept for `backend_report()` and every op runs its reference. This is the only file that
-reads the environment: PYFACELAT_BACKEND=auto|reference|cpp|cuda|triton. A backend that is asked for
-by name and that an op lacks on a device is a `DeviceError`, never a silent change of mind.
+`load()` is called when `pyfacelat.ops` is imported. Where the library is absent or does not load,
+the reason is kept for `backend_report()` and every op runs its reference. This is the only file
+that reads PYFACELAT_BACKEND=auto|reference|cpp|cuda|triton. A backend that is asked for by name and
+that an op lacks on a device is a `DeviceError`, never a silent change of mind.
 """
 
 from __future__ import annotations
@@ -57,8 +57,7 @@ _requested = _read_environment()
 def load() -> str:
     """Load the compiled ops once; return "" or the reason why there are none.
 
-    With PYFACELAT_BACKEND=reference the library is left alone, so that nothing but the reference can
-    run.
+    With PYFACELAT_BACKEND=reference the library is left alone: nothing but the reference can run.
     """
     global _attempted, _failure
     if _attempted:
@@ -70,7 +69,7 @@ def load() -> str:
         _failure = f"{LIBRARY.name} is not there: the package was not built (pip install .)"
     else:
         try:
-            torch.ops.load_library(str(LIBRARY))
+            torch.ops.load_library(str(LIBRARY))  # type: ignore[no-untyped-call]
             _failure = ""
         except OSError as error:
             _failure = f"{LIBRARY.name} does not load beside torch {torch.__version__}: {error}"
@@ -122,6 +121,7 @@ def select(op: str, device: str) -> str:
 
     Raises:
         DeviceError: a backend was asked for by name, and the op has none of it on that device.
+
     """
     found = available(op, device)
     if _requested == "auto":
@@ -145,6 +145,7 @@ def call(op: str, reference: Callable[..., Any], x: torch.Tensor, *args: Any) ->
 
     Raises:
         DeviceError: a backend was asked for by name, and the op has none of it on x's device.
+
     """
     if _requested != "auto" and select(op, x.device.type) == "reference":
         return reference(x, *args)
@@ -180,7 +181,7 @@ def _device_note(device: str, info: dict[str, str]) -> str:
     """Why nothing runs on this device type at all; "" where it does."""
     if device == "cpu":
         return ""
-    if not torch.backends.cuda.is_built():
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
         return f"no CUDA device can be used: torch {torch.__version__} is a CPU build"
     if not torch.cuda.is_available():
         return "no CUDA device is visible"
@@ -207,6 +208,7 @@ def backend_report() -> list[BackendRow]:
         One dict an op and device, keys op, device, used ("reference", "cpp", "cuda", "triton", or
         "none" where the requested backend does not exist), available, why_not_faster ("" where the
         fastest known one is used).
+
     """
     info = build_info()
     rows: list[BackendRow] = []

@@ -1,4 +1,5 @@
-// y = clip(act(x + b) * gain, -clamp, clamp): the activations, their derivatives and the parameters.
+// y = clip(act(x + b) * gain, -clamp, clamp): the activations, their derivatives and the
+// parameters.
 //
 // Shared by the host and the device kernel, free of torch. v = x + b throughout. Comparisons are
 // written so that a NaN in v comes out as NaN, as it does in torch.
@@ -22,7 +23,7 @@ struct Params {
   int64_t inner;  // 1: the bias changes with every element
   double alpha;   // slope of lrelu below zero
   double gain;
-  double clamp;   // bound of |y|; negative: none
+  double clamp;  // bound of |y|; negative: none
 };
 
 template <class T>
@@ -46,7 +47,8 @@ PYFACELAT_HD T activate(T v, T alpha) {
   if constexpr (A == Act::kSigmoid) return logistic(v).s;
   if constexpr (A == Act::kTanh) return math::tanh(v);
   if constexpr (A == Act::kSwish) return v * logistic(v).s;
-  if constexpr (A == Act::kSoftplus) return (v < 0 ? T(0) : v) + math::log1p(math::exp(-math::abs(v)));
+  if constexpr (A == Act::kSoftplus)
+    return (v < 0 ? T(0) : v) + math::log1p(math::exp(-math::abs(v)));
   return v;
 }
 

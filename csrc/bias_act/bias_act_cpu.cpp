@@ -1,15 +1,16 @@
 // bias_act on the CPU: one pass over memory, vectorised, split over torch's own threads.
 //
 // float and double run the activation straight from memory to memory. The 16-bit types go through
-// float in pieces that stay in the first-level cache, so they need no activation loops of their own.
+// float in pieces that stay in the first-level cache, so they need no activation loops of their
+// own.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
 #include <algorithm>
 #include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
-
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include "bias_act/bias_act.h"
 #include "bias_act/bias_act_op.h"
@@ -45,18 +46,21 @@ PYFACELAT_CLONES void forward_range(const T* __restrict__ x, const T* __restrict
   const T alpha = static_cast<T>(p.alpha), gain = static_cast<T>(p.gain);
   const T clamp = static_cast<T>(p.clamp);
   const bool per_element = p.inner == 1;
-  for_stretches(begin, end, p, [=](int64_t from, int64_t to, int64_t channel) PYFACELAT_INLINE_LAMBDA {
-    const T* __restrict__ in = x + (from - begin);
-    T* __restrict__ out = y + (from - begin);
-    const int64_t n = to - from;
-    if (per_element) {
-      const T* __restrict__ bias = b + channel;
-      for (int64_t i = 0; i < n; ++i) out[i] = forward<A>(in[i] + bias[i], alpha, gain, clamp);
-    } else {
-      const T bias = b[channel];
-      for (int64_t i = 0; i < n; ++i) out[i] = forward<A>(in[i] + bias, alpha, gain, clamp);
-    }
-  });
+  for_stretches(begin, end, p,
+                [=](int64_t from, int64_t to, int64_t channel) PYFACELAT_INLINE_LAMBDA {
+                  const T* __restrict__ in = x + (from - begin);
+                  T* __restrict__ out = y + (from - begin);
+                  const int64_t n = to - from;
+                  if (per_element) {
+                    const T* __restrict__ bias = b + channel;
+                    for (int64_t i = 0; i < n; ++i)
+                      out[i] = forward<A>(in[i] + bias[i], alpha, gain, clamp);
+                  } else {
+                    const T bias = b[channel];
+                    for (int64_t i = 0; i < n; ++i)
+                      out[i] = forward<A>(in[i] + bias, alpha, gain, clamp);
+                  }
+                });
 }
 
 // dy, x and dx point at element `begin` of the tensor.
@@ -67,21 +71,22 @@ PYFACELAT_CLONES void backward_range(const T* __restrict__ dy, const T* __restri
   const T alpha = static_cast<T>(p.alpha), gain = static_cast<T>(p.gain);
   const T clamp = static_cast<T>(p.clamp);
   const bool per_element = p.inner == 1;
-  for_stretches(begin, end, p, [=](int64_t from, int64_t to, int64_t channel) PYFACELAT_INLINE_LAMBDA {
-    const T* __restrict__ in = x + (from - begin);
-    const T* __restrict__ up = dy + (from - begin);
-    T* __restrict__ out = dx + (from - begin);
-    const int64_t n = to - from;
-    if (per_element) {
-      const T* __restrict__ bias = b + channel;
-      for (int64_t i = 0; i < n; ++i)
-        out[i] = backward<A>(up[i], in[i] + bias[i], alpha, gain, clamp);
-    } else {
-      const T bias = b[channel];
-      for (int64_t i = 0; i < n; ++i)
-        out[i] = backward<A>(up[i], in[i] + bias, alpha, gain, clamp);
-    }
-  });
+  for_stretches(begin, end, p,
+                [=](int64_t from, int64_t to, int64_t channel) PYFACELAT_INLINE_LAMBDA {
+                  const T* __restrict__ in = x + (from - begin);
+                  const T* __restrict__ up = dy + (from - begin);
+                  T* __restrict__ out = dx + (from - begin);
+                  const int64_t n = to - from;
+                  if (per_element) {
+                    const T* __restrict__ bias = b + channel;
+                    for (int64_t i = 0; i < n; ++i)
+                      out[i] = backward<A>(up[i], in[i] + bias[i], alpha, gain, clamp);
+                  } else {
+                    const T bias = b[channel];
+                    for (int64_t i = 0; i < n; ++i)
+                      out[i] = backward<A>(up[i], in[i] + bias, alpha, gain, clamp);
+                  }
+                });
 }
 
 template <class T>
@@ -93,9 +98,10 @@ using BackwardFn = void (*)(const T*, const T*, const T*, T*, int64_t, int64_t, 
 template <class T, int... A>
 ForwardFn<T> pick_forward(Act act, std::integer_sequence<int, A...>) {
   // A lambda, because the address of a cloned function is not a constant.
-  constexpr ForwardFn<T> table[] = {[](const T* x, const T* b, T* y, int64_t i, int64_t j, Params p) {
-    forward_range<static_cast<Act>(A), T>(x, b, y, i, j, p);
-  }...};
+  constexpr ForwardFn<T> table[] = {
+      [](const T* x, const T* b, T* y, int64_t i, int64_t j, Params p) {
+        forward_range<static_cast<Act>(A), T>(x, b, y, i, j, p);
+      }...};
   return table[static_cast<int>(act)];
 }
 
@@ -161,13 +167,14 @@ Tensor apply(const char* op, const Tensor* dy, const Tensor& x, const std::optio
   return call.out;
 }
 
-Tensor bias_act_cpu(const Tensor& x, const std::optional<Tensor>& b, int64_t dim, const std::string& act,
-                    double alpha, double gain, double clamp) {
+Tensor bias_act_cpu(const Tensor& x, const std::optional<Tensor>& b, int64_t dim,
+                    const std::string& act, double alpha, double gain, double clamp) {
   return apply("bias_act", nullptr, x, b, dim, act, alpha, gain, clamp);
 }
 
-Tensor bias_act_grad_cpu(const Tensor& dy, const Tensor& x, const std::optional<Tensor>& b, int64_t dim,
-                         const std::string& act, double alpha, double gain, double clamp) {
+Tensor bias_act_grad_cpu(const Tensor& dy, const Tensor& x, const std::optional<Tensor>& b,
+                         int64_t dim, const std::string& act, double alpha, double gain,
+                         double clamp) {
   return apply("bias_act_grad", &dy, x, b, dim, act, alpha, gain, clamp);
 }
 

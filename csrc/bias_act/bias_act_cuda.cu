@@ -2,8 +2,8 @@
 //
 // Bound by memory: each element is read once and written once (the gradient reads two), so a thread
 // does one 16-byte access per tensor wherever alignment and shape allow it, and single elements
-// otherwise. The activation is a switch on a kernel argument: every thread takes the same way, which
-// costs nothing beside the memory traffic and keeps the number of kernels at 16.
+// otherwise. The activation is a switch on a kernel argument: every thread takes the same way,
+// which costs nothing beside the memory traffic and keeps the number of kernels at 16.
 #include "bias_act/bias_act.h"
 #include "common/simt.h"
 
@@ -18,7 +18,7 @@ template <class T>
 struct Arguments {
   const T* dy;  // null in the forward direction
   const T* x;
-  const T* b;   // [channels]; null: none
+  const T* b;  // [channels]; null: none
   T* out;
   Params p;
 };
@@ -26,7 +26,8 @@ struct Arguments {
 template <bool kGrad, class T>
 __device__ T evaluate(Act act, T dy, T v, T alpha, T gain, T clamp) {
 #define PYFACELAT_CASE(A) \
-  case A: return kGrad ? backward<A>(dy, v, alpha, gain, clamp) : forward<A>(v, alpha, gain, clamp);
+  case A:                 \
+    return kGrad ? backward<A>(dy, v, alpha, gain, clamp) : forward<A>(v, alpha, gain, clamp);
   switch (act) {
     PYFACELAT_CASE(Act::kLinear)
     PYFACELAT_CASE(Act::kRelu)
@@ -40,8 +41,8 @@ __device__ T evaluate(Act act, T dy, T v, T alpha, T gain, T clamp) {
   return v;
 }
 
-// kCount elements a thread. Where kCount > 1, either `inner` or (inner = 1) `channels` is a multiple
-// of it, so a pack never straddles two channels, or two rows of the bias.
+// kCount elements a thread. Where kCount > 1, either `inner` or (inner = 1) `channels` is a
+// multiple of it, so a pack never straddles two channels, or two rows of the bias.
 template <class T, int kCount, bool kGrad>
 __global__ void __launch_bounds__(kThreads) bias_act_kernel(Arguments<T> a, Act act) {
   using A = typename simt::Accumulate<T>::type;
@@ -71,8 +72,8 @@ __global__ void __launch_bounds__(kThreads) bias_act_kernel(Arguments<T> a, Act 
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     const A bias = a.b && per_element ? simt::widen(a.b[channel + i]) : shared_bias;
-    out.v[i] = simt::narrow<T>(evaluate<kGrad, A>(act, simt::widen(dy.v[i]), simt::widen(x.v[i]) + bias,
-                                                  alpha, gain, clamp));
+    out.v[i] = simt::narrow<T>(evaluate<kGrad, A>(act, simt::widen(dy.v[i]),
+                                                  simt::widen(x.v[i]) + bias, alpha, gain, clamp));
   }
   *reinterpret_cast<Pack*>(a.out + first) = out;
 }
@@ -81,17 +82,19 @@ bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) 
 
 template <class T, int kCount>
 int start(const Arguments<T>& a, Act act, void* stream) {
-  const int64_t blocks = (a.p.numel + int64_t(kThreads) * kCount - 1) / (int64_t(kThreads) * kCount);
+  const int64_t blocks =
+      (a.p.numel + int64_t(kThreads) * kCount - 1) / (int64_t(kThreads) * kCount);
   const auto kernel = a.dy ? &bias_act_kernel<T, kCount, true> : &bias_act_kernel<T, kCount, false>;
-  return simt::launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, a, act);
+  return simt::launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, a,
+                      act);
 }
 
 template <class T>
 int dispatch(const void* dy, const void* x, const void* b, void* out, Act act, const Params& p,
              void* stream) {
   constexpr int kCount = kPackBytes / sizeof(T);
-  const Arguments<T> a{static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<const T*>(b),
-                       static_cast<T*>(out), p};
+  const Arguments<T> a{static_cast<const T*>(dy), static_cast<const T*>(x),
+                       static_cast<const T*>(b), static_cast<T*>(out), p};
   const int64_t run = p.inner == 1 ? p.channels : p.inner;
   const bool packs = (b ? run : p.numel) % kCount == 0 && aligned(dy) && aligned(x) && aligned(out);
   return packs ? start<T, kCount>(a, act, stream) : start<T, 1>(a, act, stream);
@@ -100,20 +103,25 @@ int dispatch(const void* dy, const void* x, const void* b, void* out, Act act, c
 }  // namespace
 }  // namespace pyfacelat::bias_act
 
-// Dense x, dy (null: forward), out of numel elements seen as [outer, channels, inner]; b of channels
-// elements, or null. `clamp` is NaN for none. Returns a cudaError_t.
-extern "C" int pyfacelat_bias_act_cuda(int dtype, const void* dy, const void* x, const void* b, void* out,
-                                       int64_t numel, int64_t channels, int64_t inner, int act,
-                                       double alpha, double gain, double clamp, void* stream) {
+// Dense x, dy (null: forward), out of numel elements seen as [outer, channels, inner]; b of
+// channels elements, or null. `clamp` is NaN for none. Returns a cudaError_t.
+extern "C" int pyfacelat_bias_act_cuda(int dtype, const void* dy, const void* x, const void* b,
+                                       void* out, int64_t numel, int64_t channels, int64_t inner,
+                                       int act, double alpha, double gain, double clamp,
+                                       void* stream) {
   using namespace pyfacelat::bias_act;
   if (numel == 0) return 0;
   const Params p{numel, channels, inner, alpha, gain, clamp};
   const Act a = static_cast<Act>(act);
   switch (dtype) {
-    case simt::kFloat: return dispatch<float>(dy, x, b, out, a, p, stream);
-    case simt::kDouble: return dispatch<double>(dy, x, b, out, a, p, stream);
-    case simt::kHalf: return dispatch<__half>(dy, x, b, out, a, p, stream);
-    default: return dispatch<__nv_bfloat16>(dy, x, b, out, a, p, stream);
+    case simt::kFloat:
+      return dispatch<float>(dy, x, b, out, a, p, stream);
+    case simt::kDouble:
+      return dispatch<double>(dy, x, b, out, a, p, stream);
+    case simt::kHalf:
+      return dispatch<__half>(dy, x, b, out, a, p, stream);
+    default:
+      return dispatch<__nv_bfloat16>(dy, x, b, out, a, p, stream);
   }
 }
 
@@ -142,13 +150,14 @@ Tensor apply(const char* op, const Tensor* dy, const Tensor& x, const std::optio
   return call.out;
 }
 
-Tensor bias_act_cuda(const Tensor& x, const std::optional<Tensor>& b, int64_t dim, const std::string& act,
-                     double alpha, double gain, double clamp) {
+Tensor bias_act_cuda(const Tensor& x, const std::optional<Tensor>& b, int64_t dim,
+                     const std::string& act, double alpha, double gain, double clamp) {
   return apply("bias_act", nullptr, x, b, dim, act, alpha, gain, clamp);
 }
 
-Tensor bias_act_grad_cuda(const Tensor& dy, const Tensor& x, const std::optional<Tensor>& b, int64_t dim,
-                          const std::string& act, double alpha, double gain, double clamp) {
+Tensor bias_act_grad_cuda(const Tensor& dy, const Tensor& x, const std::optional<Tensor>& b,
+                          int64_t dim, const std::string& act, double alpha, double gain,
+                          double clamp) {
   return apply("bias_act_grad", &dy, x, b, dim, act, alpha, gain, clamp);
 }
 

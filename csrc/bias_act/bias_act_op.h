@@ -23,18 +23,20 @@ struct Call {
 inline Act parse_act(const char* op, const std::string& name) {
   for (int i = 0; i < kNumActs; ++i)
     if (name == kActNames[i]) return static_cast<Act>(i);
-  fail(op, "act", "expected linear, relu, lrelu, sigmoid, tanh, swish or softplus, got '", name, "'");
+  fail(op, "act", "expected linear, relu, lrelu, sigmoid, tanh, swish or softplus, got '", name,
+       "'");
 }
 
 // The output is NHWC exactly where x is that and not NCHW as well; every other layout is copied to
 // the contiguous one first.
-inline Call prepare(const char* op, const Tensor* dy, const Tensor& x, const std::optional<Tensor>& b,
-                    int64_t dim, const std::string& act, double alpha, double gain, double clamp) {
+inline Call prepare(const char* op, const Tensor* dy, const Tensor& x,
+                    const std::optional<Tensor>& b, int64_t dim, const std::string& act,
+                    double alpha, double gain, double clamp) {
   check(x.dim() >= 1, op, "x", "expected at least one dimension, got a scalar");
   check(dim >= 0 && dim < x.dim(), op, "dim", "expected 0 <= dim < ", x.dim(), ", got ", dim);
   if (dy) {
-    check(sizes_of(*dy) == sizes_of(x), op, "dy", "expected the shape of x, ", shape_text(x), ", got ",
-          shape_text(*dy));
+    check(sizes_of(*dy) == sizes_of(x), op, "dy", "expected the shape of x, ", shape_text(x),
+          ", got ", shape_text(*dy));
     check_same_dtype(op, "dy", *dy, x);
     check_same_device(op, "dy", *dy, x);
   }

@@ -2,13 +2,9 @@
 #include "build_info.h"
 
 extern "C" __attribute__((visibility("default"))) const char* pyfacelat_build_info() {
-  return "version\t" PYFACELAT_VERSION
-         "\ngit\t" PYFACELAT_GIT
-         "\ncuda_archs\t" PYFACELAT_ARCHS
-         "\ncuda_toolkit\t" PYFACELAT_TOOLKIT
-         "\nno_cuda_reason\t" PYFACELAT_NO_CUDA_REASON
-         "\ncompiler\t" PYFACELAT_COMPILER
-         "\nflags\t" PYFACELAT_FLAGS
+  return "version\t" PYFACELAT_VERSION "\ngit\t" PYFACELAT_GIT "\ncuda_archs\t" PYFACELAT_ARCHS
+         "\ncuda_toolkit\t" PYFACELAT_TOOLKIT "\nno_cuda_reason\t" PYFACELAT_NO_CUDA_REASON
+         "\ncompiler\t" PYFACELAT_COMPILER "\nflags\t" PYFACELAT_FLAGS
          "\ntorch_headers\t" PYFACELAT_TORCH_BUILT;
 }
 

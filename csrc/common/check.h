@@ -1,17 +1,17 @@
 // Argument checks whose messages name the op, the argument, what was expected and what came.
 #pragma once
 
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
 #include <sstream>
 #include <stdexcept>
 #include <string>
 
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-
 namespace pyfacelat {
 
-using torch::stable::Tensor;
 using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
 
 template <class... Parts>
 [[noreturn]] inline void fail(const char* op, const char* argument, const Parts&... parts) {
@@ -40,15 +40,17 @@ inline void check_dim(const char* op, const char* argument, const Tensor& x, int
   check(x.dim() == dim, op, argument, "expected ", dim, " dimensions, got shape ", shape_text(x));
 }
 
-inline void check_same_dtype(const char* op, const char* argument, const Tensor& x, const Tensor& like) {
-  check(x.scalar_type() == like.scalar_type(), op, argument,
-        "expected the dtype of x, ", torch::headeronly::toString(like.scalar_type()), ", got ",
+inline void check_same_dtype(const char* op, const char* argument, const Tensor& x,
+                             const Tensor& like) {
+  check(x.scalar_type() == like.scalar_type(), op, argument, "expected the dtype of x, ",
+        torch::headeronly::toString(like.scalar_type()), ", got ",
         torch::headeronly::toString(x.scalar_type()));
 }
 
-inline void check_same_device(const char* op, const char* argument, const Tensor& x, const Tensor& like) {
-  check(x.is_cuda() == like.is_cuda() && x.get_device_index() == like.get_device_index(), op, argument,
-        "expected the device of x");
+inline void check_same_device(const char* op, const char* argument, const Tensor& x,
+                              const Tensor& like) {
+  check(x.is_cuda() == like.is_cuda() && x.get_device_index() == like.get_device_index(), op,
+        argument, "expected the device of x");
 }
 
 }  // namespace pyfacelat

@@ -37,8 +37,8 @@ struct Storage<BFloat16> {
 template <>
 struct Storage<Half> {
   PYFACELAT_INLINE static float widen(uint16_t h) {
-    // Moving the bits leaves an exponent that is 112 too small; the multiplication by 2^112 mends it
-    // for subnormals as well. Infinity and NaN need the float's own top exponent.
+    // Moving the bits leaves an exponent that is 112 too small; the multiplication by 2^112 mends
+    // it for subnormals as well. Infinity and NaN need the float's own top exponent.
     const uint32_t magnitude = uint32_t(h & 0x7fff) << 13;
     const float scaled = bits_to_float(magnitude) * bits_to_float(uint32_t(127 + 112) << 23);
     const uint32_t special = magnitude | 0x7f800000;

@@ -24,11 +24,13 @@ inline void* current_stream(const char* op, int device) {
     // RTLD_NOLOAD: the library that torch has loaded, or none. Its symbols are not global.
     void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
     void* symbol = library ? dlsym(library, "aoti_torch_get_current_cuda_stream") : nullptr;
-    return reinterpret_cast<Get>(symbol ? symbol : dlsym(RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream"));
+    return reinterpret_cast<Get>(
+        symbol ? symbol : dlsym(RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream"));
   }();
   void* stream = nullptr;
   check(get != nullptr, op, "x", "is on a CUDA device, but this torch has no CUDA library");
-  check(get(device, &stream) == 0, op, "x", "torch gave no current stream for CUDA device ", device);
+  check(get(device, &stream) == 0, op, "x", "torch gave no current stream for CUDA device ",
+        device);
   return stream;
 }
 
@@ -36,10 +38,12 @@ inline void* current_stream(const char* op, int device) {
 class DeviceScope {
  public:
   DeviceScope(const char* op, int device) {
-    check(cudaGetDevice(&before_) == cudaSuccess, op, "x", "the CUDA runtime gives no current device");
+    check(cudaGetDevice(&before_) == cudaSuccess, op, "x",
+          "the CUDA runtime gives no current device");
     changed_ = before_ != device;
     if (changed_)
-      check(cudaSetDevice(device) == cudaSuccess, op, "x", "CUDA device ", device, " cannot be used");
+      check(cudaSetDevice(device) == cudaSuccess, op, "x", "CUDA device ", device,
+            " cannot be used");
   }
   ~DeviceScope() {
     if (changed_) cudaSetDevice(before_);
@@ -70,10 +74,14 @@ inline void check_launch(const char* op, int code, int device) {
 
 inline simt::DType dtype_code(const char* op, const Tensor& x) {
   switch (x.scalar_type()) {
-    case ScalarType::Float: return simt::kFloat;
-    case ScalarType::Double: return simt::kDouble;
-    case ScalarType::Half: return simt::kHalf;
-    case ScalarType::BFloat16: return simt::kBFloat16;
+    case ScalarType::Float:
+      return simt::kFloat;
+    case ScalarType::Double:
+      return simt::kDouble;
+    case ScalarType::Half:
+      return simt::kHalf;
+    case ScalarType::BFloat16:
+      return simt::kBFloat16;
     default:
       fail(op, "x", "expected float32, float64, float16 or bfloat16, got ",
            torch::headeronly::toString(x.scalar_type()));

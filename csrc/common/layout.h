@@ -1,9 +1,9 @@
 // Memory layouts: which of the two dense ones a tensor has, and outputs that keep it.
 #pragma once
 
-#include <vector>
-
 #include <torch/csrc/stable/ops.h>
+
+#include <vector>
 
 #include "common/check.h"
 
@@ -30,9 +30,9 @@ inline Tensor as_format(const Tensor& x, MemoryFormat format) {
 
 // An uninitialised tensor of the given sizes, with dtype and device of `like`.
 inline Tensor empty_as(const Tensor& like, const std::vector<int64_t>& sizes, MemoryFormat format) {
-  return torch::stable::empty(
-      torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), like.scalar_type(),
-      std::nullopt, like.device(), std::nullopt, format);
+  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()),
+                              like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+                              format);
 }
 
 inline std::vector<int64_t> sizes_of(const Tensor& x) {

@@ -1,8 +1,9 @@
 // Elementary functions that a compiler can vectorise, the same source on the host and on a device.
 //
-// glibc's expf and log1pf are calls that stop gcc from vectorising the loop around them, so the float
-// versions here are straight-line polynomials (error below 2 units in the last place, measured in
-// tests/ops/test_bias_act_kernels.py). double is for checks and takes the library's functions.
+// glibc's expf and log1pf are calls that stop gcc from vectorising the loop around them, so the
+// float versions here are straight-line polynomials (error below 2 units in the last place,
+// measured in tests/ops/test_bias_act_kernels.py). double is for checks and takes the library's
+// functions.
 #pragma once
 
 #include <cmath>
@@ -81,7 +82,8 @@ PYFACELAT_HD float tanh(float x) {
   return ::tanhf(x);
 #else
   const float a = abs(x);
-  // Near zero 1 - 2 / (e^2a + 1) cancels; an odd polynomial takes over (coefficients: Cephes tanhf).
+  // Near zero 1 - 2 / (e^2a + 1) cancels; an odd polynomial takes over (coefficients: Cephes
+  // tanhf).
   const float q = x * x;
   float p = -5.70498872745e-3f;
   p = p * q + 2.06390887954e-2f;

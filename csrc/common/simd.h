@@ -1,10 +1,12 @@
-// One source loop, compiled for several instruction sets; the best is picked when the library loads.
+// One source loop, compiled for several instruction sets; the best is picked when the library
+// loads.
 //
 // Put PYFACELAT_CLONES before a free function (a template is fine) whose body is the hot loop, and
 // call that function from inside parallel_for: a lambda is not cloned with the function around it.
-// Lambdas and small helpers called by the loop must be inlined (PYFACELAT_INLINE) to be compiled for
-// the wider instruction set. Pointers want __restrict__, scalars want to be parameters or locals: a
-// scalar captured by reference may alias the output, and then nothing is vectorised. Check with
+// Lambdas and small helpers called by the loop must be inlined (PYFACELAT_INLINE) to be compiled
+// for the wider instruction set. Pointers want __restrict__, scalars want to be parameters or
+// locals: a scalar captured by reference may alias the output, and then nothing is vectorised.
+// Check with
 // `-fopt-info-vec` and a stopwatch.
 #pragma once
 

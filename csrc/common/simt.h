@@ -1,5 +1,5 @@
-// The few things that a CUDA kernel file takes from here, so that the same file can later be compiled
-// by a host compiler against an emulation of them.
+// The few things that a CUDA kernel file takes from here, so that the same file can later be
+// compiled by a host compiler against an emulation of them.
 //
 // Rules for kernel files: launch through simt::launch; entry points are extern "C" functions on raw
 // pointers that return a cudaError_t as int; no <<<>>> and no runtime-library calls elsewhere in

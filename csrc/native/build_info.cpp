@@ -22,7 +22,8 @@ pybind11::dict build_info() {
 }  // namespace
 
 void register_build_info(pybind11::module_& module) {
-  module.def("build_info", &build_info, "What this module was built from, with and for, as a dict of str.");
+  module.def("build_info", &build_info,
+             "What this module was built from, with and for, as a dict of str.");
 }
 
 }  // namespace pyfacelat

@@ -1,0 +1,59 @@
+# make demo | test | bench | lint | format | clean
+#
+# Everything runs in .venv, made on first use. PYTHON picks the interpreter, TORCH what is installed as
+# torch (TORCH="torch==2.13.0" and the like), PYFACELAT_CUDA_ARCHS what the kernels are built for.
+
+PYTHON ?= python3
+TORCH ?= torch
+TEST_WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# What an installation depends on; Python files are not among them, the installation is editable.
+SOURCES := pyproject.toml setup.py CMakeLists.txt pyfacelat/version.py $(wildcard build_backend/*.py csrc/*/*)
+# mypy --strict covers the floors that users touch: 1 and 6.
+TYPED := $(wildcard pyfacelat/__init__.py pyfacelat/__main__.py pyfacelat/errors.py \
+	pyfacelat/_extension.py pyfacelat/images.py pyfacelat/latents.py pyfacelat/video.py \
+	pyfacelat/ops pyfacelat/checkpoints pyfacelat/edits pyfacelat/cli)
+CXX_FILES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
+PYTHON_FILES := setup.py build_backend kernels pyfacelat tests $(wildcard bench)
+
+.PHONY: demo test bench lint format clean
+
+demo: $(VENV)/.core
+	$(BIN)/pyfacelat demo
+
+# Two workers of one thread each: most tests are too small for two threads to help.
+test: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest -q bench
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/mypy --strict --follow-imports=silent $(TYPED)
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix $(PYTHON_FILES)
+	$(BIN)/ruff format $(PYTHON_FILES)
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+$(VENV)/.python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet "$(TORCH)"
+	@touch $@
+
+$(VENV)/.core: $(SOURCES) | $(VENV)/.python
+	$(PIP) install --quiet -e .
+	@touch $@
+
+$(VENV)/.dev: $(SOURCES) | $(VENV)/.python
+	$(PIP) install --quiet -e ".[test,lint]"
+	@touch $(VENV)/.core $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info pyfacelat/*.so demo-out
