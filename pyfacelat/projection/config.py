@@ -49,6 +49,7 @@ class Stage:
         optimise_noise: whether the generator's noise maps are optimised too, from N(0, 1).
         keep_best: end at the step with the smallest total among those without latent noise,
             per image; otherwise at the last step.
+
     """
 
     name: str
@@ -86,6 +87,7 @@ class ProjectionConfig:
         perceptual_size: images are area-shrunk to at most this many pixels before the look term.
         seed: of the noise maps and the latent noise.
         w_samples, w_seed: the generator's own w are measured on this many z from this seed.
+
     """
 
     preset: str
@@ -132,6 +134,7 @@ class ProjectionConfig:
 
         Raises:
             ConfigError: not JSON, or unknown or missing fields.
+
         """
         try:
             fields: dict[str, Any] = json.loads(text)
@@ -198,6 +201,7 @@ def make_config(
     Raises:
         ConfigError: unknown preset, space or term, or a value out of range.
         LandmarkError: bad group weights.
+
     """
     if isinstance(preset, ProjectionConfig):
         config = preset

@@ -12,23 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyfacelat import zoo
 from pyfacelat.errors import ConfigError, DeviceError, FacelatError
 from pyfacelat.faces.groups import GroupWeights
 from pyfacelat.faces.landmarks import points_to_heatmaps
 from pyfacelat.images import shrink_to, to_uint8
 from pyfacelat.latents import load_latents
 from pyfacelat.losses import latent as latent_terms
-from pyfacelat.losses.landmark import HeatmapDistance, Landmarker
+from pyfacelat.losses.landmark import HeatmapDistance
 from pyfacelat.losses.noise import noise_regulariser
 from pyfacelat.losses.objective import TermFunction
-from pyfacelat.losses.perceptual import LPIPS
 from pyfacelat.losses.pixel import pixel_distance, thumbnail
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.ops import backend_report
 from pyfacelat.projection.config import ProjectionConfig, Stage, make_config
 from pyfacelat.projection.inputs import Inputs, read_inputs
 from pyfacelat.projection.loop import Callback, Run
+from pyfacelat.projection.networks import encode, load_networks
 from pyfacelat.projection.outdir import Outdir
 from pyfacelat.projection.result import ProjectionResult
 from pyfacelat.projection.runtime import check_not_yet, progress_bar, resolve_device, resolve_dtype
@@ -72,29 +71,18 @@ class Projector:
         self.dtype = resolve_dtype(dtype)
         check_not_yet(align, face, graph)
         began = time.perf_counter()
-        sample = isinstance(network, str) and network == "sample"
-        if isinstance(network, Generator):
-            self.generator = network.to(self.device, self.dtype).freeze()
-        else:
-            self.generator = zoo.load_generator(network, device=self.device, dtype=self.dtype)
-        self._check_generator()
-        used = {
-            term
-            for stage in self.config.stages
-            for term, weight in stage.weights.items()
-            if weight > 0
-        }
-        self.perceptual = self._perceptual(perceptual, sample) if "perceptual" in used else None
-        self.landmarker = self._landmarker(landmarker, sample)
-        self._init = (
-            "encoder"
-            if isinstance(init, str)
-            and init == "auto"
-            and sample
-            and (self.config.preset != "reference")
-            else init
+        nets = load_networks(
+            self.config,
+            network=network,
+            perceptual=perceptual,
+            landmarker=landmarker,
+            init=init,
+            device=self.device,
+            dtype=self.dtype,
         )
-        self._encoder = self._load_encoder(sample)
+        self.generator, self.perceptual = nets.generator, nets.perceptual
+        self.landmarker, self._encoder = nets.landmarker, nets.encoder
+        self._init = init
         loaded = time.perf_counter()
         self.statistics = measure(
             self.generator, samples=self.config.w_samples, seed=self.config.w_seed
@@ -173,11 +161,8 @@ class Projector:
         count = len(look)
         if isinstance(self._init, Tensor):
             ws = check_ws(self._init, self.generator)
-        elif self._init == "encoder":
-            assert self._encoder is not None
-            with torch.no_grad():
-                z = self._encoder.latent(_square(look, self._encoder.config.input_size))
-                ws = self.generator.mapping(z.to(self.dtype), None)
+        elif self._encoder is not None:
+            ws = encode(self._encoder, self.generator, look)
         elif self._init in ("auto", "mean"):
             return self.space.from_ws(
                 self.statistics.mean.expand(count, self.generator.num_ws, -1)
@@ -286,46 +271,6 @@ class Projector:
             generator=self.generator,
         )
 
-    def _check_generator(self) -> None:
-        if self.generator.c_dim > 0:
-            raise ConfigError(
-                f"network: conditional (c_dim={self.generator.c_dim}); "
-                "projection needs an unconditional one"
-            )
-        if self.generator.img_channels != 3:
-            raise ConfigError(
-                f"network: expected 3 image channels, got {self.generator.img_channels}"
-            )
-
-    def _perceptual(self, source: Any, sample: bool) -> LPIPS:
-        if isinstance(source, nn.Module):
-            net: Any = source
-        else:
-            auto = "sample" if sample else "lpips-vgg16"
-            net = zoo.load_perceptual(auto if source == "auto" else source, device=self.device)
-        frozen: LPIPS = net.eval().requires_grad_(False).to(self.device, self.dtype)
-        return frozen
-
-    def _landmarker(self, source: Any, sample: bool) -> Landmarker:
-        if isinstance(source, Landmarker):
-            return source.to(self.device, self.dtype)
-        if isinstance(source, nn.Module):
-            net: nn.Module = source
-        else:
-            auto = "sample" if sample else "2dfan4"
-            net = zoo.load_landmarker(auto if source == "auto" else source, device=self.device)
-        wrapped = Landmarker(net, resize=self.config.resize, normalize=self.config.normalize)
-        return wrapped.to(self.device, self.dtype)
-
-    def _load_encoder(self, sample: bool) -> Any:
-        if not isinstance(self._init, str) or self._init != "encoder":
-            return None
-        if not sample:
-            raise ConfigError(
-                'init: "encoder" is there for the sample network only; give latents or "mean"'
-            )
-        return zoo.load_encoder("sample", device=self.device)
-
 
 def project(
     look: Any,
@@ -413,14 +358,6 @@ def project(
         graph=graph,
     )
     return projector._project(inputs, outdir, resume, callback, progress)
-
-
-def _square(images: Tensor, size: int) -> Tensor:
-    if images.shape[-1] > size:
-        return shrink_to(images, size)
-    return nn.functional.interpolate(
-        images, size=(size, size), mode="bilinear", align_corners=False
-    )
 
 
 def _out_of_memory(count: int, size: int) -> str:

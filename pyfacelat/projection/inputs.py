@@ -25,6 +25,7 @@ class Inputs:
         look: N images, PIL or [3,H,W] in [-1, 1].
         landmark_images: N images that the landmarks are read from, or None.
         landmark_points: [N,68,2] relative to the cropped square, or None.
+
     """
 
     look: list[Image.Image | Tensor]
@@ -56,6 +57,7 @@ def read_inputs(look: Any, landmarks: Any = None) -> Inputs:
 
     Raises:
         ImageError, LandmarkError: the message starts with the argument's name.
+
     """
     looks = images.read_images(look, name="look")
     if landmarks is None:

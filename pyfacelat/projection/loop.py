@@ -36,6 +36,7 @@ class StepInfo:
         stage: name of the stage that runs.
         losses: the last step's terms and "total" per image, by name.
         image: call it to render the present images, uint8 [N,H,W,3]; costs one synthesis.
+
     """
 
     step: int
@@ -58,6 +59,7 @@ class Track:
         losses: by term and "total": [steps,N] float32 on the CPU; NaN where a stage lacks the term.
         history: whitened or raw coordinates after each step, [steps,N,rows,D].
         seconds: wall time by stage name.
+
     """
 
     losses: dict[str, Tensor] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class Run:
         callback: called with a `StepInfo` at each check; False stops the run.
         report: called with (stage, step, total steps, latest totals) at each check, for progress.
         save: called with all state at intervals, and when the run is interrupted.
+
     """
 
     def __init__(

@@ -30,6 +30,7 @@ class Outdir:
     Raises:
         OutdirBusyError: another run holds the lock.
         ConfigError: the path cannot be a folder.
+
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,6 +83,7 @@ class Outdir:
 
         Raises:
             CheckpointError: the file is damaged, or belongs to another run.
+
         """
         path = self.path / _STATE
         if not path.exists():

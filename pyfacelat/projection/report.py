@@ -20,6 +20,7 @@ def loss_chart(curves: dict[str, np.ndarray[Any, Any]]) -> Image.Image:
 
     Args:
         curves: [steps] by name; NaN where a term is off, values <= 0 are left out.
+
     """
     image = Image.new("RGB", _SIZE, "white")
     pen = ImageDraw.Draw(image)
@@ -71,6 +72,7 @@ def report_html(summary: dict[str, Any], strip: str, chart: str) -> str:
     Args:
         summary: `ProjectionResult.summary()`.
         strip, chart: pictures as data URLs.
+
     """
 
     def table(title: str, rows: dict[str, Any]) -> str:

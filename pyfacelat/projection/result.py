@@ -50,6 +50,7 @@ class ProjectionResult:
         landmark_image: the image landmarks were taken from, uint8 [N,H,W,3], or None.
         target_landmarks: [N,68,2] float32 pixels.
         history: latents after each step, [steps,N,num_ws,w_dim] float32.
+
     """
 
     ws: Tensor
@@ -126,6 +127,7 @@ class ProjectionResult:
 
         Returns:
             the directory.
+
         """
         root = Path(directory)
         root.mkdir(parents=True, exist_ok=True)
@@ -144,6 +146,7 @@ class ProjectionResult:
 
         Raises:
             ValueError: the result was loaded without its generator.
+
         """
         if self.generator is None:
             raise ValueError("generator: this result has none, so its history cannot be rendered")

@@ -20,6 +20,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
     Raises:
         DeviceError: no such device here, or not a device's name.
+
     """
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

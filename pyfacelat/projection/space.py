@@ -26,6 +26,7 @@ class LatentStatistics:
             projector's w_std).
         basis: [D,D] float32, orthonormal columns: the covariance's eigenvectors.
         scale: [D] float32 > 0: standard deviation along each.
+
     """
 
     mean: Tensor
@@ -61,6 +62,7 @@ class LatentSpace:
         space: "w" optimises one row, repeated for all layers; "w+" one row per layer.
         coordinates: "raw" is w itself; "whitened" is v with w = mean + basis @ (scale * v).
         num_ws: L, rows the generator takes.
+
     """
 
     def __init__(

@@ -35,6 +35,7 @@ class Buffers:
         losses: [steps,terms+1,N] float32, each term unweighted, the total last.
         best_total: [N]; best: the coordinates and noise that reached it.
         history: ws of every step's end, [steps,N,rows,D] in latent coordinates.
+
     """
 
     theta: Tensor
@@ -88,6 +89,7 @@ class Step:
         buffers: what the step reads and writes.
         draws: latent noise of every step, standard normal, [steps,rows,D]; the same for each item,
             so that an item's result does not depend on its neighbours in the batch.
+
     """
 
     def __init__(

@@ -237,7 +237,7 @@ class TestWrongInputs:
             ({"group_weights": {"left_eyes": 1.0}}, LandmarkError, "did you mean 'left_eye'"),
             ({"group_weights": [1.0] * 8}, LandmarkError, "expected 9 weights"),
             ({"group_weights": [0.0] * 9}, LandmarkError, "only zeros"),
-            ({"init": torch.zeros(3, 5)}, ConfigError, "init: expected latents"),
+            ({"init": torch.zeros(3, 5)}, ConfigError, "init: latents: expected"),
             ({"init": "encoder"}, ConfigError, "sample network only"),
             ({"resume": True}, ConfigError, "outdir"),
         ],

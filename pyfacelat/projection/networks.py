@@ -1,0 +1,129 @@
+"""The networks of a projection: what "auto" means, and what each has to be."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyfacelat import zoo
+from pyfacelat.errors import ConfigError
+from pyfacelat.images import shrink_to
+from pyfacelat.losses.landmark import Landmarker
+from pyfacelat.losses.perceptual import LPIPS
+from pyfacelat.nets.fan import FAN, fold_batchnorm
+from pyfacelat.nets.sample_encoder import SampleEncoder
+from pyfacelat.nets.stylegan2 import Generator
+from pyfacelat.projection.config import ProjectionConfig
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Frozen networks, on one device and in one dtype.
+
+    Attributes:
+        generator: unconditional, with three image channels.
+        landmarker: always there, since results report landmarks.
+        perceptual: None when no stage has a look term.
+        encoder: gives the latents to start from; None to start elsewhere.
+
+    """
+
+    generator: Generator
+    landmarker: Landmarker
+    perceptual: LPIPS | None
+    encoder: SampleEncoder | None
+
+
+def load_networks(
+    config: ProjectionConfig,
+    *,
+    network: str | os.PathLike[str] | Generator,
+    perceptual: str | os.PathLike[str] | nn.Module,
+    landmarker: str | os.PathLike[str] | nn.Module,
+    init: str | os.PathLike[str] | Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Networks:
+    """Load what a configuration needs; arguments as `pyfacelat.project` has them.
+
+    Raises:
+        CheckpointError, MissingWeightsError: a file is malformed, or absent.
+        ConfigError: the generator is conditional or not RGB, or has no encoder to start from.
+
+    """
+    sample = isinstance(network, str) and network == "sample"
+    if isinstance(init, str) and init == "encoder" and not sample:
+        raise ConfigError(
+            'init: "encoder" is there for the sample network only; give latents or "mean"'
+        )
+    # The cheap files first: a missing one is known before a large generator is read.
+    metric = None
+    if any(stage.weights.get("perceptual", 0) > 0 for stage in config.stages):
+        metric = _perceptual(perceptual, sample).to(device, dtype)
+    landmarks = _landmarker(landmarker, sample, config).to(device, dtype)
+    wants_encoder = isinstance(init, str) and (
+        init == "encoder" or (init == "auto" and sample and config.preset != "reference")
+    )
+    encoder = zoo.load_encoder("sample", device=device) if wants_encoder else None
+    generator = _generator(network, device, dtype)
+    return Networks(generator, landmarks, metric, encoder)
+
+
+@torch.no_grad()
+def encode(encoder: SampleEncoder, generator: Generator, look: Tensor) -> Tensor:
+    """Latents [N,num_ws,w_dim] that the encoder sees in images [N,3,R,R] in [-1, 1]."""
+    size = encoder.config.input_size
+    if look.shape[-1] > size:
+        look = shrink_to(look, size)
+    elif look.shape[-1] < size:
+        look = nn.functional.interpolate(
+            look, size=(size, size), mode="bilinear", align_corners=False
+        )
+    z = encoder.latent(look.float())
+    return generator.mapping(z.to(generator.mapping.w_avg.dtype), None)
+
+
+def _generator(
+    network: str | os.PathLike[str] | Generator, device: torch.device, dtype: torch.dtype
+) -> Generator:
+    if isinstance(network, Generator):
+        generator = network.to(device, dtype).freeze()
+    else:
+        generator = zoo.load_generator(network, device=device, dtype=dtype)
+    if generator.c_dim > 0:
+        raise ConfigError(
+            f"network: conditional (c_dim={generator.c_dim}); projection needs an unconditional one"
+        )
+    if generator.img_channels != 3:
+        raise ConfigError(f"network: expected 3 image channels, got {generator.img_channels}")
+    return generator
+
+
+def _perceptual(source: str | os.PathLike[str] | nn.Module, sample: bool) -> LPIPS:
+    net: Any = source
+    if not isinstance(source, nn.Module):
+        auto = "sample" if sample else "lpips-vgg16"
+        net = zoo.load_perceptual(auto if source == "auto" else source)
+    frozen: LPIPS = net.eval().requires_grad_(False)
+    return frozen
+
+
+def _landmarker(
+    source: str | os.PathLike[str] | nn.Module, sample: bool, config: ProjectionConfig
+) -> Landmarker:
+    if isinstance(source, Landmarker):
+        return source
+    net: nn.Module
+    if isinstance(source, nn.Module):
+        net = source
+    else:
+        auto = "sample" if sample else "2dfan4"
+        net = zoo.load_landmarker(auto if source == "auto" else source)
+    if isinstance(net, FAN):
+        with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
+            net = fold_batchnorm(net)  # equal outputs, fewer operations in every step
+    return Landmarker(net, resize=config.resize, normalize=config.normalize)
