@@ -134,7 +134,7 @@ def known_weights() -> list[WeightFile]:
         Path(folder) / "weights" / "v0.1" / file
         for folder in (spec.submodule_search_locations or () if spec else ())
     )
-    how = f"weights/v0.1/{file} comes with the lpips package (pip install lpips)"
+    how = f"weights/v0.1/{file} comes with the lpips package (pip install --no-deps lpips)"
     rows.append(_row("lpips-lins", f"lpips/weights/v0.1/{file}", digest, size, places, how))
     for name, file in _SAMPLES.items():
         how = f"{file} is part of this package; python -m pyfacelat.training.sample_models makes it"
@@ -381,6 +381,10 @@ def _build(
     # Before anything is allocated: a few bytes of config can ask for terabytes.
     source = Source(checkpoint.file, b"")
     check_shapes(source, expected, {k: tuple(v.shape) for k, v in tensors.items()})
+    for name, tensor in tensors.items():
+        # BatchNorm counts its batches in int64; everything else is weights.
+        if not (tensor.is_floating_point() or name.endswith(".num_batches_tracked")):
+            source.fail(f"has dtype {tensor.dtype}, not a floating-point one", name)
     with _quiet_random():
         net = cls(config).to(dtype or torch.float32)
     try:

@@ -310,6 +310,11 @@ class Machine:
     def _mark(self) -> None:
         self.marks.append(len(self.stack))
 
+    def _empty_set(self) -> None:
+        # A set takes the memory of four other values.
+        self.spend(3)
+        self.stack.append(set())
+
     def _push_dict_item(self) -> None:
         value, key = self.pop(), self.pop()
         self._set_items([key, value])
@@ -358,7 +363,7 @@ _OPCODES: dict[int, tuple[str, Callable[[Machine], None]]] = {
     0x8C: ("SHORT_BINUNICODE", lambda m: m.stack.append(m.text(m.number(1)))),
     0x8D: ("BINUNICODE8", lambda m: m.stack.append(m.text(m.number(8)))),
     0x8E: ("BINBYTES8", lambda m: m.stack.append(m.take(m.number(8)))),
-    0x8F: ("EMPTY_SET", lambda m: m.stack.append(set())),
+    0x8F: ("EMPTY_SET", Machine._empty_set),
     0x90: ("ADDITEMS", lambda m: m._add_items(m.pop_mark())),
     0x93: ("STACK_GLOBAL", Machine._stack_global),
     0x94: ("MEMOIZE", lambda m: m._memo_put(len(m.memo))),
