@@ -16,37 +16,28 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pyfacelat import checkpoints, procface
-from pyfacelat.nets.fan import FAN, FANConfig
-from pyfacelat.nets.layers import load_strict
-from pyfacelat.nets.sample_encoder import SampleEncoder, SampleEncoderConfig
-from pyfacelat.nets.stylegan2 import Generator, GeneratorConfig
+from pyfacelat.nets.fan import FAN
+from pyfacelat.nets.sample_encoder import SampleEncoder
+from pyfacelat.nets.stylegan2 import Generator
 
 from .data import SEEDS, chunk_z
 from .evaluate import w_statistics
 
 __all__ = [
     "EXAMPLES",
+    "example_parameters",
     "export_encoder",
     "export_fan",
     "export_generator",
-    "load_encoder",
-    "load_fan",
-    "load_generator",
     "write_card",
     "write_examples",
 ]
 
-EXAMPLES = {"look": 0, "landmarks": 1}
+EXAMPLES = {"look": 60, "landmarks": 87}
 """Which faces of the test split the example portraits are; chosen by eye to differ in identity,
 pose and mouth opening."""
 
 EXAMPLE_SIZE = 256
-
-_KINDS: dict[str, tuple[type[nn.Module], type]] = {
-    "stylegan2-generator": (Generator, GeneratorConfig),
-    "fan": (FAN, FANConfig),
-    "sample-encoder": (SampleEncoder, SampleEncoderConfig),
-}
 
 
 def export_generator(path: Path, generator: Generator, about: Mapping[str, str]) -> None:
@@ -66,21 +57,6 @@ def export_fan(path: Path, fan: FAN, about: Mapping[str, str]) -> None:
 def export_encoder(path: Path, encoder: SampleEncoder, about: Mapping[str, str]) -> None:
     """Write the encoder as fp16."""
     _export(path, "sample-encoder", encoder, dict(encoder.state_dict()), about)
-
-
-def load_generator(path: Path) -> Generator:
-    """Read what `export_generator` wrote; its statistics come back as `w_stats`."""
-    return _load(path, "stylegan2-generator")  # type: ignore[return-value]
-
-
-def load_fan(path: Path) -> FAN:
-    """Read what `export_fan` wrote."""
-    return _load(path, "fan")  # type: ignore[return-value]
-
-
-def load_encoder(path: Path) -> SampleEncoder:
-    """Read what `export_encoder` wrote."""
-    return _load(path, "sample-encoder")  # type: ignore[return-value]
 
 
 def example_parameters() -> dict[str, NDArray[np.float64]]:
@@ -191,15 +167,15 @@ def write_card(
         "",
         *[f"- {label}: {value}" for label, value in facts.items()],
         "",
-        "| run | phase | steps | images | minutes | last numbers |",
-        "|---|---|---|---|---|---|",
+        "| run | phase | steps | images | of faces | minutes | last numbers |",
+        "|---|---|---|---|---|---|---|",
     ]
     for run, history in runs.items():
         for part in history:
             last = ", ".join(f"{k} {v:.4g}" for k, v in part["check"].items())
             lines.append(
                 f"| {run} | {part['phase']} | {part['steps']} | {part['images']} | "
-                f"{part['seconds'] / 60:.1f} | {last} |"
+                f"{part.get('faces', '')} | {part['seconds'] / 60:.1f} | {last} |"
             )
     _replace(directory / "MODEL_CARD.md", ("\n".join(lines) + "\n").encode())
 
@@ -221,25 +197,6 @@ def _export(
     checkpoints.write_safetensors(
         path, kind, config, plain, dtype=torch.float16, metadata=dict(about)
     )
-
-
-def _load(path: Path, kind: str) -> nn.Module:
-    stored = checkpoints.read(path)
-    if stored.kind != kind:
-        raise ValueError(f"{path}: expected a {kind}, got a {stored.kind}")
-    make, config = _KINDS[kind]
-    net = make(config(**stored.config))
-    extra = {k: v.float() for k, v in stored.tensors.items() if k.startswith("w_stats.")}
-    own = {
-        k: v.float() if v.is_floating_point() else v
-        for k, v in stored.tensors.items()
-        if k not in extra
-    }
-    load_strict(net, own)
-    if extra:
-        net.w_stats = {k.removeprefix("w_stats."): v for k, v in extra.items()}  # type: ignore[assignment]
-    net.eval().requires_grad_(False)
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _replace(path: Path, content: bytes) -> None:

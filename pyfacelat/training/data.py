@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyfacelat.faces.groups import NUM_LANDMARKS
+from pyfacelat.procface.params import FLIP_LANDMARKS
 
 __all__ = [
-    "MIRROR",
     "FaceSet",
     "FaceSource",
     "augment",
@@ -39,17 +39,6 @@ __all__ = [
 CHUNK = 256
 SEEDS = {"train": 11, "val": 12, "test": 13}
 """Seed of each split; they never share a face."""
-
-_PAIRS = (
-    [(i, 16 - i) for i in range(8)]
-    + [(17 + i, 26 - i) for i in range(5)]
-    + [(31, 35), (32, 34), (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)]
-    + [(48, 54), (49, 53), (50, 52), (55, 59), (56, 58), (60, 64), (61, 63), (65, 67)]
-)
-MIRROR = list(range(NUM_LANDMARKS))
-"""Index of the landmark that takes each one's place in a mirrored face."""
-for _a, _b in _PAIRS:
-    MIRROR[_a], MIRROR[_b] = _b, _a
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +145,7 @@ class FaceSet:
             z[which] = torch.from_numpy(self.z_mirror[index[mirrored]])
             images[which] = images[which].flip(-1)
             masks[which] = masks[which].flip(-1)
-            flipped = points[which][:, MIRROR]
+            flipped = points[which][:, FLIP_LANDMARKS]
             flipped[..., 0] = 1 - flipped[..., 0]
             points[which] = flipped
         return z, images, points, masks

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,6 +94,8 @@ class Task(Protocol):
     name: str
     net: nn.Module
     phases: Sequence[Phase]
+    train: Sized
+    """The training faces; the history notes how many there are."""
     extra: dict[str, Tensor]
     """Running values outside the net that a checkpoint must keep; changed in place."""
 
@@ -223,6 +225,7 @@ def run(
                 "phase": phase.name,
                 "steps": state["step"],
                 "images": state["step"] * phase.batch,
+                "faces": len(task.train),
                 "seconds": state["seconds"],
                 "check": numbers,
             }

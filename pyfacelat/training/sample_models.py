@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyfacelat import procface
+from pyfacelat import procface, zoo
 
 from . import assets, models
 from .data import FaceSet, face_set, procedural_source
@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--warm", type=Path, help="run folder whose weights to start from")
     parser.add_argument("--phases", help="only these phases, separated by commas")
     parser.add_argument("--stop-after", help="stop after the phase of this name")
+    parser.add_argument("--note", action="append", default=[], help="a line for the model card")
     parser.add_argument("--threads", type=int, default=1, help="of torch and the renderer")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -127,7 +128,7 @@ def _start(options: argparse.Namespace) -> tuple[dict[str, Tensor] | None, list[
     if options.warm is None:
         return None, []
     weights, history = load_ema(options.warm)
-    return weights, [{**part, "phase": f"{part['phase']}, on earlier faces"} for part in history]
+    return weights, [{**part, "phase": f"{part['phase']}, before a warm start"} for part in history]
 
 
 def _chosen(phases: list[Phase], names: Sequence[str], minutes: float | None) -> list[Phase]:
@@ -202,8 +203,11 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         "Seeds": ", ".join(f"{k} {v}" for k, v in NET_SEEDS.items()),
         "torch": torch.__version__,
     }
+    facts.update(
+        {"Note" if not i else f"Note {i + 1}": text for i, text in enumerate(options.note)}
+    )
     assets.write_card(options.assets, numbers, runs, facts)
-    generator = assets.load_generator(options.assets / "generator.safetensors")
+    generator = zoo.load_generator(options.assets / "generator.safetensors")
     z, images, _, _ = held.batch(np.arange(40))
     made = generate(generator, z)
     rows = [part for i in range(0, 40, 10) for part in (images[i : i + 10], made[i : i + 10])]
@@ -218,10 +222,10 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
 
 def measure(folder: Path, judge_file: Path, held: FaceSet, count: int) -> dict[str, Any]:
     """Every number of the model card, on the first `count` held-out faces."""
-    generator = assets.load_generator(folder / "generator.safetensors")
-    fan = assets.load_fan(folder / "fan.safetensors")
-    encoder = assets.load_encoder(folder / "encoder.safetensors")
-    judge = assets.load_fan(judge_file)
+    generator = zoo.load_generator(folder / "generator.safetensors")
+    fan = zoo.load_landmarker(folder / "fan.safetensors")
+    encoder = zoo.load_encoder(folder / "encoder.safetensors")
+    judge = zoo.load_landmarker(judge_file)
     names = [p.name for p in procface.PARAMS]
     return {
         "generator": evaluate_generator(generator, held, count, judge),

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from pyfacelat import procface
 from pyfacelat.training import data
 from tests.training import crude
 
@@ -64,10 +63,6 @@ def test_batches_keep_their_order_and_mirror_everything(tmp_path):
     assert torch.equal(mmasks[2], masks[2].flip(-1))
     eyes = torch.from_numpy(landmarks)[:, 36:48].mean(1) / 32
     torch.testing.assert_close(mpoints[1:, 36:48].mean(1), eyes, atol=1e-3, rtol=0)
-
-
-def test_mirrored_landmarks_are_those_of_the_renderer():
-    assert data.MIRROR == procface.FLIP_LANDMARKS.tolist()
 
 
 def test_mask_is_high_on_the_inner_face_and_low_on_the_jaw():

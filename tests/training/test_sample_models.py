@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pyfacelat import procface
+from pyfacelat import procface, zoo
 from pyfacelat.faces.landmarks import normalised_error
 from pyfacelat.training import assets, sample_models
 from pyfacelat.training.data import face_set
@@ -28,9 +28,9 @@ def test_every_stage_in_miniature(tmp_path, capsys):
     assert {"look.png", "look.json", "landmarks.png", "ideal.png", "MODEL_CARD.md"} <= made
     assert (out / "judge_fan.safetensors").exists() and (out / "sheet_64.png").exists()
     card = (files / "MODEL_CARD.md").read_text()
-    assert "| generator | 32px | 2 | 48 |" in card and "sha256" in card
+    assert "| generator | 32px | 2 | 48 | 256 |" in card and "sha256" in card
 
-    generator = assets.load_generator(files / "generator.safetensors")
+    generator = zoo.load_generator(files / "generator.safetensors")
     stats = generator.w_stats
     assert stats["mean"].shape == (128,) and bool((stats["cov_scale"].diff() <= 0).all())
     w = generator.mapping(torch.randn(4000, generator.z_dim))[:, 0]
@@ -47,7 +47,7 @@ def test_every_stage_in_miniature(tmp_path, capsys):
     sample_models.main(["generator", *warm, "--phases", "32px"])
     state = torch.load(tmp_path / "warm" / "generator" / "state.pt", weights_only=True)
     names = [part["phase"] for part in state["history"]]
-    assert names == ["16px, on earlier faces", "32px, on earlier faces", "32px"]
+    assert names == ["16px, before a warm start", "32px, before a warm start", "32px"]
     with pytest.raises(SystemExit, match="out of 16px, 32px, got '8px'"):
         sample_models.main(["generator", *warm, "--phases", "8px"])
 
