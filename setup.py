@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zlib
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -26,6 +27,9 @@ sys.path.insert(0, str(ROOT / "build_backend"))
 from find_torch import MINIMUM, installed_torch  # noqa: E402
 
 OPS = "_ops.abi3.so"
+# One folder per environment and torch: a build never meets another one's cache, or its files.
+_KEY = zlib.crc32(f"{sys.prefix} {installed_torch()}".encode())
+BUILD = f"build/{sys.implementation.cache_tag}-{_KEY:08x}"
 
 
 def flag(name: str) -> bool:
@@ -85,9 +89,7 @@ class CMakeBuild(build_ext):
             )
         nvcc = None if flag("PYFACELAT_FORCE_CPU") else find_nvcc()
         output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
-        # One folder per interpreter and torch: a build never meets another one's cache.
-        folder = f"cmake-{sys.implementation.cache_tag}-{abs(hash_text(f'{sys.prefix}{torch}')):x}"
-        build = ROOT / "build" / folder
+        build = ROOT / BUILD / "cmake"
         build.mkdir(parents=True, exist_ok=True)
         output.mkdir(parents=True, exist_ok=True)
         options = {
@@ -105,7 +107,17 @@ class CMakeBuild(build_ext):
         }
         cmake = program("cmake")
         defines = [f"-D{name}={value}" for name, value in options.items()]
-        configure = [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *defines]
+        configure = [
+            cmake,
+            "--no-warn-unused-cli",
+            "-S",
+            str(ROOT),
+            "-B",
+            str(build),
+            "-G",
+            "Ninja",
+            *defines,
+        ]
         for command in (configure, [cmake, "--build", str(build), "--parallel", jobs()]):
             if subprocess.run(command).returncode:
                 raise SystemExit(f"pyfacelat: this build step failed: {' '.join(command)}")
@@ -119,18 +131,12 @@ class CMakeBuild(build_ext):
         Path(f"{target}.new").replace(target)
 
 
-def hash_text(text: str) -> int:
-    """A short number that depends on the text only (`hash` differs between processes)."""
-    import zlib
-
-    return zlib.crc32(text.encode())
-
-
 packages = find_packages(str(ROOT), include=["pyfacelat", "pyfacelat.*"])
 setup(
     packages=[*packages, "pyfacelat.kernels"],
     package_dir={"pyfacelat.kernels": "kernels"},
     ext_modules=[Extension("pyfacelat._native", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "build_py": CleanBuildPy},
+    options={"build": {"build_base": BUILD}},
     zip_safe=False,
 )
