@@ -17,6 +17,7 @@ def demo(
     save_video: Annotated[
         bool, typer.Option("--save-video/--no-save-video", help="Write proj.mp4 as well.")
     ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Project the look of one bundled portrait onto the landmarks of the other.
@@ -35,4 +36,5 @@ def demo(
             save_video=save_video,
             as_json=as_json,
             preset=preset,
+            resume=resume,
         )

@@ -154,6 +154,8 @@ class Projector:
             result.timings["total"] = time.perf_counter() - began
             if folder is not None:
                 result.save(folder.path, video=False)
+                if not run.stopped:
+                    folder.clear_state()
         return result
 
     def _start(self, look: Tensor) -> Tensor:
