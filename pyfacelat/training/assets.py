@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pyfacelat import checkpoints, procface
+from pyfacelat.faces.groups import GROUPS
 from pyfacelat.nets.fan import FAN
 from pyfacelat.nets.sample_encoder import SampleEncoder
 from pyfacelat.nets.stylegan2 import Generator
@@ -121,7 +122,7 @@ def write_card(
     generator, fan, judge = numbers["generator"], numbers["fan"], numbers["judge"]
     encoder = numbers["encoder"]
     r2 = sorted(encoder["r2"].items(), key=lambda item: -item[1])
-    groups = {k[4:]: v for k, v in fan.items() if k.startswith("nme_") and k[4:] in _GROUPS}
+    groups = {k[4:]: v for k, v in fan.items() if k.startswith("nme_") and k[4:] in GROUPS}
     rows = {
         "generator.safetensors": (
             "StyleGAN2 (skip), z to the face of z",
@@ -184,19 +185,18 @@ def _percent(ratio: float) -> str:
     return f"{100 * ratio:.2f} %"
 
 
-_GROUPS = (
-    "jaw left_eyebrow right_eyebrow nose_bridge lower_nose left_eye right_eye outer_lip inner_lip"
-).split()
-
-
 def _export(
     path: Path, kind: str, net: nn.Module, tensors: dict[str, Tensor], about: Mapping[str, str]
 ) -> None:
     config = json.loads(json.dumps(dataclasses.asdict(net.config)))  # type: ignore[call-overload]
-    plain = {k: v.detach().contiguous() for k, v in tensors.items()}
-    checkpoints.write_safetensors(
-        path, kind, config, plain, dtype=torch.float16, metadata=dict(about)
-    )
+    # Running variances of a residual net pass fp16's largest number; they are few, so keep them.
+    half = {
+        name: value.detach().to(torch.float32 if ".running_" in name else torch.float16)
+        if value.is_floating_point()
+        else value
+        for name, value in tensors.items()
+    }
+    checkpoints.write_safetensors(path, kind, config, half, metadata=dict(about))
 
 
 def _replace(path: Path, content: bytes) -> None:
