@@ -16,8 +16,8 @@ __all__ = ["read", "read_source"]
 
 PARTS = ("generator", "discriminator")
 
-# A protocol-2 pickle of torch's magic number: how a legacy stream begins.
-_LEGACY_START = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+# Torch's magic number as pickle writes it (LONG1); a legacy stream has it right at its beginning.
+_LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
 
 
 def read(
@@ -52,7 +52,7 @@ def read_source(source: Source, *, part: str = "generator") -> Checkpoint:
     try:
         if start.startswith(b"PK"):
             return read_torch(source)
-        if start.startswith(_LEGACY_START):
+        if start[:1] == b"\x80" and _LEGACY_MAGIC in start[:24]:
             return read_torch(source)
         if start[:1] == b"\x80" and len(start) > 1 and start[1] <= 5:
             return read_nvidia(source, part)

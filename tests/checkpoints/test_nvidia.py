@@ -129,7 +129,12 @@ def test_positional_constructor_arguments(generator: Any, tmp_path: Path) -> Non
     c = generator.config
     options = {"channel_base": c.channel_base, "channel_max": c.channel_max}
     args = (c.z_dim, c.c_dim, c.w_dim, c.img_resolution, c.img_channels, {"num_layers": 3}, options)
-    data = NvidiaFile(4).dump(("generator", generator, ))
+    data = NvidiaFile(4).dump(
+        (
+            "generator",
+            generator,
+        )
+    )
     file = NvidiaFile(4)
     original = file._network
 
