@@ -62,9 +62,9 @@ def test_generator(faces, tmp_path):
 
 
 def test_landmark_net(faces, tmp_path):
-    net = models.new_fan(FANConfig(num_stacks=1, width=16, depth=2, input_size=32, stem="half"), 1)
+    net = models.new_fan(FANConfig(num_stacks=1, width=16, depth=1, input_size=32, stem="half"), 1)
     phases = [
-        Phase("renders", batch=8, steps=80, final=0.1),
+        Phase("renders", batch=8, steps=120, final=0.1),
         Phase("generated", batch=8, steps=10, flat=0.0),
     ]
     asked = []
@@ -73,7 +73,7 @@ def test_landmark_net(faces, tmp_path):
         asked.append(len(z))
         return torch.from_numpy(crude.render(z.numpy(), 32)[0]).permute(0, 3, 1, 2) / 127.5 - 1
 
-    task = FANTask(net, *faces, phases, generate=generate, held_count=32)
+    task = FANTask(net, *faces, phases, generate=generate, held_count=32, lr=6e-3)
     before, after = train(task, tmp_path / "run")
     assert after["nme"] < 0.5 * before["nme"]
     assert after["nme_generated"] < 2 * after["nme"] and asked.count(3) == 10
