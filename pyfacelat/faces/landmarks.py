@@ -80,7 +80,8 @@ def normalised_error(points: Tensor, truth: Tensor) -> Tensor:
     """Mean point-to-point error over the distance of the outer eye corners of the truth (NME).
 
     Args:
-        points, truth: [N,68,2], in the same units.
+        points: [N,68,2].
+        truth: [N,68,2], in the same units.
 
     Returns:
         [N], a ratio: 0.02 is 2 %.

@@ -17,6 +17,21 @@ def prior(v: Tensor) -> Tensor:
     return v.square().mean((1, 2))
 
 
+def spread(v: Tensor) -> Tensor:
+    """Distance of the rows from each other: mean((v - mean over rows of v)^2); zero in space W.
+
+    Penalising it keeps W+ near the W that the generator was trained on (the delta regulariser of
+    Tov et al. 2021, "Designing an encoder for StyleGAN image manipulation").
+
+    Args:
+        v: whitened latents [N,L,D].
+
+    Returns:
+        [N].
+    """
+    return (v - v.mean(1, keepdim=True)).square().mean((1, 2))
+
+
 def pull(v: Tensor, pivot: Tensor) -> Tensor:
     """Distance from a pivot: mean((v - pivot)^2). Both [N,L,D]; returns [N]."""
     return (v - pivot).square().mean((1, 2))

@@ -24,7 +24,7 @@ from pyfacelat.errors import ConfigError
 from pyfacelat.faces.groups import GROUPS, REFERENCE_WEIGHTS, GroupWeights, expand
 from pyfacelat.losses.landmark import Normalize, Reduction, Resize
 
-Term = Literal["perceptual", "landmark", "noise", "pixel", "prior", "pull"]
+Term = Literal["perceptual", "landmark", "noise", "pixel", "colour", "prior", "spread", "pull"]
 Space = Literal["w", "w+"]
 Coordinates = Literal["raw", "whitened"]
 TargetMaps = Literal["image", "points"]

@@ -18,6 +18,7 @@ from pyfacelat.faces.landmarks import points_to_heatmaps
 from pyfacelat.images import shrink_to, to_uint8
 from pyfacelat.latents import load_latents
 from pyfacelat.losses import latent as latent_terms
+from pyfacelat.losses.colour import colour_distance, colour_slices
 from pyfacelat.losses.landmark import HeatmapDistance
 from pyfacelat.losses.noise import noise_regulariser
 from pyfacelat.losses.objective import TermFunction
@@ -210,12 +211,14 @@ class Projector:
         distance = HeatmapDistance(weights, self.config.reduction)
         pivot = self.space.whiten(start).detach()
         with torch.no_grad():
-            small = thumbnail(look)
+            small, palette = thumbnail(look), colour_slices(look)
         terms: dict[str, TermFunction] = {
             "landmark": lambda c: distance(self.landmarker(shrink_to(c.images, size)), maps),
             "noise": lambda c: noise_regulariser(c.noise.values()),
             "pixel": lambda c: pixel_distance(thumbnail(c.images), small),
+            "colour": lambda c: colour_distance(colour_slices(c.images), palette),
             "prior": lambda c: latent_terms.prior(c.whitened),
+            "spread": lambda c: latent_terms.spread(c.whitened),
             "pull": lambda c: latent_terms.pull(c.whitened, pivot),
         }
         lpips = self.perceptual
@@ -315,8 +318,8 @@ def project(
         landmarker: "auto", "sample", "2dfan4", or a module from images [N,3,S,S] in [0, 1] to heat
             maps [N,68,h,w] (or a list, the last counts); S is its `config.input_size`, else 256.
             "auto" is the sample networks for the sample generator, LPIPS-VGG16 and 2DFAN-4 else.
-        loss_weights: weight by term (perceptual, landmark, noise, pixel, prior, pull), instead of
-            the preset's; 0 switches a term off.
+        loss_weights: weight by term (perceptual, landmark, noise, pixel, colour, prior, spread,
+            pull), instead of the preset's; 0 switches a term off.
         group_weights: weight by landmark group name, nine weights, or 68.
         init: "mean", "encoder" (sample network only), latents [num_ws,w_dim], or a file of latents;
             "auto" is "encoder" for the sample network unless the preset is "reference".

@@ -71,7 +71,8 @@ def report_html(summary: dict[str, Any], strip: str, chart: str) -> str:
 
     Args:
         summary: `ProjectionResult.summary()`.
-        strip, chart: pictures as data URLs.
+        strip: look, target, result and overlay, as a data URL.
+        chart: the loss curves, as a data URL.
 
     """
 
