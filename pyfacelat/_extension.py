@@ -69,7 +69,7 @@ def load() -> str:
         _failure = f"{LIBRARY.name} is not there: the package was not built (pip install .)"
     else:
         try:
-            torch.ops.load_library(str(LIBRARY))  # type: ignore[no-untyped-call]
+            torch.ops.load_library(str(LIBRARY))
             _failure = ""
         except OSError as error:
             _failure = f"{LIBRARY.name} does not load beside torch {torch.__version__}: {error}"
@@ -137,7 +137,9 @@ def select(op: str, device: str) -> str:
 which = select
 
 
-def call(op: str, reference: Callable[..., Any], x: torch.Tensor, *args: Any) -> Any:
+def call(
+    op: str, reference: Callable[..., torch.Tensor], x: torch.Tensor, *args: Any
+) -> torch.Tensor:
     """Run the registered op, or its reference where the reference was asked for.
 
     `reference` is differentiable plain torch with the same arguments; it is called directly, so
@@ -149,7 +151,8 @@ def call(op: str, reference: Callable[..., Any], x: torch.Tensor, *args: Any) ->
     """
     if _requested != "auto" and select(op, x.device.type) == "reference":
         return reference(x, *args)
-    return getattr(torch.ops.pyfacelat, op)(x, *args)
+    result: torch.Tensor = getattr(torch.ops.pyfacelat, op)(x, *args)
+    return result
 
 
 @contextlib.contextmanager
@@ -181,7 +184,7 @@ def _device_note(device: str, info: dict[str, str]) -> str:
     """Why nothing runs on this device type at all; "" where it does."""
     if device == "cpu":
         return ""
-    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+    if not torch.backends.cuda.is_built():
         return f"no CUDA device can be used: torch {torch.__version__} is a CPU build"
     if not torch.cuda.is_available():
         return "no CUDA device is visible"
