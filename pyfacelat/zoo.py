@@ -12,8 +12,6 @@ import difflib
 import hashlib
 import importlib.util
 import os
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +24,9 @@ from pyfacelat.checkpoints import (
     Report,
     Source,
     check_shapes,
+    config_of,
     convert,
+    expect_kind,
     expected_tensors,
     read_source,
 )
@@ -171,7 +171,7 @@ def load_generator(
     """
     where = _device(device)
     checkpoint = _open(path_or_name, {"sample": "sample-generator"}, "network")
-    config = _config(checkpoint, "stylegan2-generator", GeneratorConfig)
+    config = config_of(checkpoint, "stylegan2-generator", GeneratorConfig)
     stats = {k: v for k, v in checkpoint.tensors.items() if k.startswith("w_stats.")}
     tensors = {k: v for k, v in checkpoint.tensors.items() if k not in stats}
     net = _build(Generator, config, checkpoint, tensors, dtype)
@@ -188,7 +188,7 @@ def load_discriminator(
     """
     where = _device(device)
     checkpoint = _open(path_or_name, {}, "network", part="discriminator")
-    config = _config(checkpoint, "stylegan2-discriminator", DiscriminatorConfig)
+    config = config_of(checkpoint, "stylegan2-discriminator", DiscriminatorConfig)
     return _frozen(_build(Discriminator, config, checkpoint, checkpoint.tensors, dtype), where)
 
 
@@ -202,7 +202,7 @@ def load_landmarker(
     where = _device(device)
     names = {"2dfan4": "2dfan4", "sample": "sample-landmarker"}
     checkpoint = _open(name_or_path, names, "landmarker")
-    config = _config(checkpoint, "fan", FANConfig)
+    config = config_of(checkpoint, "fan", FANConfig)
     return _frozen(_build(FAN, config, checkpoint, checkpoint.tensors, dtype), where)
 
 
@@ -233,8 +233,8 @@ def load_perceptual(
     where = _device(device)
     if name == "lpips-vgg16":
         trunk, lins = _open_known("vgg16"), _open_known("lpips-lins")
-        _expect_kind(trunk, "vgg16")
-        _expect_kind(lins, "lpips-lins")
+        expect_kind(trunk, "vgg16")
+        expect_kind(lins, "lpips-lins")
         with _quiet_random():
             net = lpips_vgg16(trunk.tensors, lins.tensors)
     else:
@@ -311,64 +311,6 @@ def _read_checked(path: str, sha256: str, part: str = "generator") -> Checkpoint
 # From checkpoint to network
 
 
-def _expect_kind(checkpoint: Checkpoint, kind: str) -> None:
-    if checkpoint.kind != kind:
-        raise CheckpointError(checkpoint.file, f"holds a {checkpoint.kind}, expected a {kind}")
-
-
-# Upper limits of integers in configs; what the config classes do not limit themselves.
-_LIMITS = {"channel_base": 1 << 24, "num_mapping_layers": 64, "img_channels": 64}
-_DEFAULT_LIMIT = 1 << 16
-
-_Config = TypeVar("_Config")
-
-
-def _config(checkpoint: Checkpoint, kind: str, cls: type[_Config]) -> _Config:
-    """The config of a checkpoint as dataclass; names, types and ranges of its fields checked."""
-    _expect_kind(checkpoint, kind)
-    file, values = checkpoint.file, checkpoint.config
-    hints = typing.get_type_hints(cls)
-    fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for name, value in values.items():
-        if name not in fields:
-            raise CheckpointError(
-                file, f"unknown field; known are {', '.join(fields)}", f"config.{name}"
-            )
-        if not _fits(value, hints[name]):
-            raise CheckpointError(
-                file, f"expected {hints[name]}, got {str(value)[:60]}", f"config.{name}"
-            )
-        limit = _LIMITS.get(name, _DEFAULT_LIMIT)
-        items = value.values() if isinstance(value, dict) else value
-        for item in items if isinstance(value, (list, tuple, dict)) else [value]:
-            if isinstance(item, int) and item > limit:
-                raise CheckpointError(file, f"{item} is more than {limit}", f"config.{name}")
-    try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(file, str(error), "config") from None
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value has the type of a dataclass field."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
-    if hint is type(None):
-        return value is None
-    if hint is float:
-        return type(value) in (int, float)
-    if origin is tuple:
-        return isinstance(value, (list, tuple)) and all(_fits(item, args[0]) for item in value)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        # JSON has only text as keys.
-        return isinstance(value, dict) and all(
-            str(key).isdecimal() and len(str(key)) < 8 and _fits(item, args[1])
-            for key, item in value.items()
-        )
-    return type(value) is hint
-
-
 def _build(
     cls: type[_Net],
     config: Any,
@@ -395,7 +337,7 @@ def _build(
 
 
 def _encoder(checkpoint: Checkpoint, dtype: torch.dtype | None) -> SampleEncoder:
-    config = _config(checkpoint, "sample-encoder", SampleEncoderConfig)
+    config = config_of(checkpoint, "sample-encoder", SampleEncoderConfig)
     return _build(SampleEncoder, config, checkpoint, checkpoint.tensors, dtype).eval()
 
 

@@ -8,6 +8,7 @@ the place and the reason, in time and memory proportional to its size.
 from __future__ import annotations
 
 from .checkpoint import KINDS, Checkpoint, check_shapes
+from .configs import config_of, expect_kind
 from .convert import Report, convert
 from .names import expected_tensors
 from .reading import read, read_source
@@ -20,7 +21,9 @@ __all__ = [
     "Report",
     "Source",
     "check_shapes",
+    "config_of",
     "convert",
+    "expect_kind",
     "expected_tensors",
     "read",
     "read_source",
