@@ -122,6 +122,16 @@ def test_a_forced_cuda_build_without_nvcc_is_an_error(tmp_path: Path) -> None:
     assert "PYFACELAT_FORCE_CUDA is set, but nvcc not found" in re.sub(r"\s+", " ", answer.stderr)
 
 
+@needs_cmake
+def test_an_architecture_that_nvcc_does_not_know_is_an_error(tmp_path: Path) -> None:
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho compute_80\necho compute_90\n")
+    nvcc.chmod(0o755)
+    answer = configure(tmp_path / "build", PYFACELAT_NVCC=str(nvcc), PYFACELAT_CUDA_ARCHS="80;91")
+    assert answer.returncode != 0
+    assert "( 80 90 ), got '91'" in re.sub(r"\s+", " ", answer.stderr)
+
+
 def test_both_files_say_what_they_were_built_from() -> None:
     ops, native = _extension.build_info(), _native.build_info()
     assert set(ops) == set(native) == INFO_KEYS

@@ -22,7 +22,7 @@ environment() { # name, what to install as torch
   "$WORK/$1/bin/python" -m pip install --quiet --disable-pip-version-check "$2"
 }
 
-torch_of() { "$WORK/$1/bin/python" -c "import torch; print(torch.__version__)"; }
+torch_of() { "$WORK/$1/bin/python" -W ignore -c "import torch; print(torch.__version__)"; }
 
 install_here() { # name; the rest of the environment comes from the caller
   echo "== $1: pip install . beside torch $(torch_of "$1")"
