@@ -94,7 +94,7 @@ def save_latents(path: PathLike, ws: Tensor) -> None:
     if os.fspath(path).endswith(".npy"):
         np.save(buffer, array, allow_pickle=False)
     else:
-        np.savez(buffer, allow_pickle=False, w=array)
+        np.savez(buffer, w=array)
     _replace(path, buffer.getvalue())
 
 
@@ -111,13 +111,14 @@ def save_noise(path: PathLike, noise: Mapping[str, Tensor]) -> None:
     """
     arrays = {}
     for name, value in noise.items():
-        if not _NAME.fullmatch(name) or name == "file":
+        # Arguments of np.savez cannot be names of arrays.
+        if not _NAME.fullmatch(name) or name in ("file", "allow_pickle"):
             raise ValueError(f"noise: {name!r} is no name of a noise map")
         if value.ndim not in (2, 3):
             raise ValueError(f"{name}: expected [H, W] or [N, H, W], got {list(value.shape)}")
         arrays[name] = _array(name, value)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     _replace(path, buffer.getvalue())
 
 

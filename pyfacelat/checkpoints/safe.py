@@ -60,11 +60,18 @@ def _parse_json(source: Source, text: bytes | str, place: str) -> dict[str, Any]
     def constant(name: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
+    def integer(digits: str) -> int:
+        if len(digits) > 32:  # reading digits takes quadratic time
+            raise ValueError(f"an integer of {len(digits)} digits")
+        return int(digits)
+
     try:
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        value = json.loads(
+            text, object_pairs_hook=pairs, parse_constant=constant, parse_int=integer
+        )
     except RecursionError:
         source.fail("JSON that is nested too deeply", place)
-    except ValueError as error:  # also UnicodeDecodeError and numbers of thousands of digits
+    except ValueError as error:  # also UnicodeDecodeError
         source.fail(f"not valid JSON: {shown(str(error))}", place)
     if type(value) is not dict:
         source.fail("not a JSON object", place)
