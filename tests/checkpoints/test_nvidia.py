@@ -265,3 +265,24 @@ def test_half_precision_storage_is_loaded_as_float32(tmp_path: Path) -> None:
     assert loaded.synthesis.b4.const.dtype == torch.float32
     assert torch.equal(loaded.synthesis.b4.const, net.synthesis.b4.const.float())
     assert zoo.load_generator(path, dtype=torch.float64).synthesis.b4.const.dtype == torch.float64
+
+
+@pytest.mark.parametrize("key", ["epochs", "mapping_kwargs", "z_dim", "other"])
+def test_exponential_options_are_never_walked(key: str, generator: Any, tmp_path: Path) -> None:
+    """60 lists that each hold the one below twice: any copy or repr of them would not end."""
+    shared: Any = []
+    for _ in range(60):
+        shared = [shared, shared]
+    c = generator.config
+    names = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+    synthesis = {"channel_base": c.channel_base, "channel_max": c.channel_max}
+    kwargs: dict[str, Any] = {name: getattr(c, name) for name in names}
+    kwargs |= {"mapping_kwargs": {"num_layers": 3}, "synthesis_kwargs": synthesis, key: shared}
+    path = tmp_path / "g.pkl"
+    path.write_bytes(changed(generator, _init_kwargs=kwargs, hidden=shared))
+    if key == "epochs":  # known, and of no use here
+        assert checkpoints.read(path).config == plain(c)
+        return
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.read(path)
+    assert len(str(caught.value)) < 500
