@@ -2,9 +2,9 @@
 //
 //   y = clip(act(d * z + noise + b) * gain, -clamp, clamp),   z the linear map (formulas and names:
 //   pyfacelat/ops/modulated_conv2d.py)
-// Everything is NHWC here: a pixel is `lanes` channels in a row, d and b run along them, and noise is
-// one number a pixel. Few-channel images (RGB) are read with several pixels as one, so that the loop
-// over lanes stays long; d and b are then repeated, which is possible where there is no noise.
+// Everything is NHWC here: a pixel is `lanes` channels in a row, d and b run along them, and noise
+// is one number a pixel. Few-channel images (RGB) are read with several pixels as one, so that the
+// loop over lanes stays long; d and b are then repeated, which is possible where there is no noise.
 #pragma once
 
 #include <cmath>
@@ -32,8 +32,9 @@ struct Slopes {
 
 // y[pixels, lanes] holds z on entry.
 template <class T, class A>
-PYFACELAT_CLONES void finish(T* __restrict__ y, const T* __restrict__ noise, const A* __restrict__ d,
-                             const A* __restrict__ b, int64_t pixels, int64_t lanes, Slopes<A> s) {
+PYFACELAT_CLONES void finish(T* __restrict__ y, const T* __restrict__ noise,
+                             const A* __restrict__ d, const A* __restrict__ b, int64_t pixels,
+                             int64_t lanes, Slopes<A> s) {
   const A positive = s.positive, negative = s.negative, limit = s.limit;
   for (int64_t p = 0; p < pixels; ++p, y += lanes) {
     const A shift = noise ? static_cast<A>(noise[p]) : A(0);
@@ -52,9 +53,10 @@ PYFACELAT_CLONES void finish(T* __restrict__ y, const T* __restrict__ noise, con
 template <class T, class A>
 PYFACELAT_CLONES void finish_backward(const T* __restrict__ dy, const T* __restrict__ y,
                                       const T* __restrict__ noise, const A* __restrict__ d,
-                                      const A* __restrict__ b, T* __restrict__ dz, A* __restrict__ sum_b,
-                                      A* __restrict__ sum_d, A* __restrict__ dnoise, int64_t pixels,
-                                      int64_t lanes, Slopes<A> s) {
+                                      const A* __restrict__ b, T* __restrict__ dz,
+                                      A* __restrict__ sum_b, A* __restrict__ sum_d,
+                                      A* __restrict__ dnoise, int64_t pixels, int64_t lanes,
+                                      Slopes<A> s) {
   const A positive = s.positive, negative = s.negative, limit = s.limit;
   const A inverse_positive = s.inverse_positive, inverse_negative = s.inverse_negative;
   for (int64_t p = 0; p < pixels; ++p, dy += lanes, y += lanes, dz += lanes) {
@@ -77,7 +79,8 @@ PYFACELAT_CLONES void finish_backward(const T* __restrict__ dy, const T* __restr
 
 // out = x * s, pixel by pixel; in place where out is x.
 template <class T, class A>
-PYFACELAT_CLONES void modulate(const T* x, T* out, const A* __restrict__ s, int64_t pixels, int64_t lanes) {
+PYFACELAT_CLONES void modulate(const T* x, T* out, const A* __restrict__ s, int64_t pixels,
+                               int64_t lanes) {
   for (int64_t p = 0; p < pixels; ++p, x += lanes, out += lanes)
 #pragma omp simd
     for (int64_t c = 0; c < lanes; ++c) out[c] = static_cast<T>(static_cast<A>(x[c]) * s[c]);
@@ -85,8 +88,9 @@ PYFACELAT_CLONES void modulate(const T* x, T* out, const A* __restrict__ s, int6
 
 // g holds dL/d(x * s) and becomes dL/dx; adds dL/ds to sum_s[lanes].
 template <class T, class A>
-PYFACELAT_CLONES void modulate_backward(T* __restrict__ g, const T* __restrict__ x, const A* __restrict__ s,
-                                        A* __restrict__ sum_s, int64_t pixels, int64_t lanes) {
+PYFACELAT_CLONES void modulate_backward(T* __restrict__ g, const T* __restrict__ x,
+                                        const A* __restrict__ s, A* __restrict__ sum_s,
+                                        int64_t pixels, int64_t lanes) {
   for (int64_t p = 0; p < pixels; ++p, g += lanes, x += lanes)
     for (int64_t c = 0; c < lanes; ++c) {
       const A v = static_cast<A>(g[c]);

@@ -1,9 +1,11 @@
-// CPU implementation of pyfacelat::modulated_conv2d (schema, formulas: pyfacelat/ops/modulated_conv2d.py).
+// CPU implementation of pyfacelat::modulated_conv2d (schema, formulas:
+// pyfacelat/ops/modulated_conv2d.py).
 //
 // A pass that scales the input, torch's own convolutions (oneDNN) on the unchanged weights, and one
 // pass for everything after them; an upsampling layer's FIR filter hands each finished row to that
-// pass while the row is in cache. The backward is one pass over dy and y, the transposed convolution,
-// one pass for the styles. Sums run over blocks of fixed size, so that threads do not change a bit.
+// pass while the row is in cache. The backward is one pass over dy and y, the transposed
+// convolution, one pass for the styles. Sums run over blocks of fixed size, so that threads do not
+// change a bit.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -22,8 +24,9 @@ namespace pyfacelat {
 namespace {
 
 constexpr const char* kOp = "modulated_conv2d";
-constexpr int64_t kBlock = 1 << 14;  // elements of a block: two operands of float fit in L2 with room
-constexpr int64_t kLanes = 16;       // shorter pixels are taken several at a time
+constexpr int64_t kBlock =
+    1 << 14;                    // elements of a block: two operands of float fit in L2 with room
+constexpr int64_t kLanes = 16;  // shorter pixels are taken several at a time
 
 using OptionalTensor = std::optional<Tensor>;
 
@@ -34,12 +37,13 @@ double act_slope(const std::string& act, double alpha) {
   return alpha;
 }
 
-void check_inputs(const Tensor& x, const Tensor& weight, const Tensor& styles, const OptionalTensor& demod,
-                  const OptionalTensor& noise, const OptionalTensor& bias, double gain) {
+void check_inputs(const Tensor& x, const Tensor& weight, const Tensor& styles,
+                  const OptionalTensor& demod, const OptionalTensor& noise,
+                  const OptionalTensor& bias, double gain) {
   check_dim(kOp, "x", x, 4);
   check_dim(kOp, "weight", weight, 4);
-  check(weight.size(1) == x.size(1), kOp, "weight", "expected ", x.size(1), " input channels, got shape ",
-        shape_text(weight));
+  check(weight.size(1) == x.size(1), kOp, "weight", "expected ", x.size(1),
+        " input channels, got shape ", shape_text(weight));
   auto vector = [&](const char* name, const Tensor& t, std::vector<int64_t> shape) {
     check(sizes_of(t) == shape, kOp, name, "unexpected shape ", shape_text(t));
     check_same_dtype(kOp, name, t, x);
@@ -57,8 +61,8 @@ void check_inputs(const Tensor& x, const Tensor& weight, const Tensor& styles, c
 
 void check_noise(const OptionalTensor& noise, int64_t n, int64_t h, int64_t w) {
   if (!noise) return;
-  check((noise->size(0) == 1 || noise->size(0) == n) && noise->size(1) == 1 && noise->size(2) == h &&
-            noise->size(3) == w,
+  check((noise->size(0) == 1 || noise->size(0) == n) && noise->size(1) == 1 &&
+            noise->size(2) == h && noise->size(3) == w,
         kOp, "noise", "expected [1 or ", n, ",1,", h, ",", w, "], got ", shape_text(*noise));
 }
 
@@ -93,7 +97,9 @@ struct Blocks {
   int64_t n, pixels, size, per_image;
 
   Blocks(int64_t n, int64_t pixels, int64_t lanes)
-      : n(n), pixels(pixels), size(std::max<int64_t>(kLanes, kBlock / std::max<int64_t>(lanes, 1))),
+      : n(n),
+        pixels(pixels),
+        size(std::max<int64_t>(kLanes, kBlock / std::max<int64_t>(lanes, 1))),
         per_image((pixels + size - 1) / size) {}
 
   int64_t count() const { return n * per_image; }
@@ -111,17 +117,20 @@ struct Blocks {
 
 // out[n, lanes] = sums over an image's blocks of parts[block, times * lanes].
 template <class A>
-std::vector<double> total(const Blocks& blocks, const std::vector<A>& parts, int64_t lanes, int64_t times) {
+std::vector<double> total(const Blocks& blocks, const std::vector<A>& parts, int64_t lanes,
+                          int64_t times) {
   std::vector<double> out(blocks.n * lanes, 0.0);
   for (int64_t i = 0; i < blocks.count(); ++i)
     for (int64_t r = 0; r < times; ++r)
       for (int64_t c = 0; c < lanes; ++c)
-        out[i / blocks.per_image * lanes + c] += static_cast<double>(parts[(i * times + r) * lanes + c]);
+        out[i / blocks.per_image * lanes + c] +=
+            static_cast<double>(parts[(i * times + r) * lanes + c]);
   return out;
 }
 
 template <class T>
-Tensor write(const Tensor& like, const std::vector<int64_t>& shape, const std::vector<double>& values) {
+Tensor write(const Tensor& like, const std::vector<int64_t>& shape,
+             const std::vector<double>& values) {
   Tensor out = empty_as(like, shape, MemoryFormat::Contiguous);
   T* data = data_of<T>(out);
   for (size_t i = 0; i < values.size(); ++i) data[i] = static_cast<T>(values[i]);
@@ -158,9 +167,10 @@ Tensor modulated_weight(const Tensor& weight, const Tensor& styles) {
 }
 
 template <class T>
-Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& styles, const OptionalTensor& demod,
-               const OptionalTensor& noise, const OptionalTensor& bias, const OptionalTensor& f,
-               const std::vector<ResampleStep>& steps, modconv::Slopes<accumulate_t<T>> slopes) {
+Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& styles,
+               const OptionalTensor& demod, const OptionalTensor& noise, const OptionalTensor& bias,
+               const OptionalTensor& f, const std::vector<ResampleStep>& steps,
+               modconv::Slopes<accumulate_t<T>> slopes) {
   using A = accumulate_t<T>;
   const int64_t n = x.size(0), o = weight.size(0);
   const bool scale_weight = n == 1 && weight.numel() < x.numel();
@@ -184,7 +194,8 @@ Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& styles, cons
     const A* scale = d.data() + i * o * times;
     modconv::finish<T, A>(y, shift, scale, b.data(), count / times, o * times, slopes);
     const int64_t rest = count % times;
-    if (rest) modconv::finish<T, A>(y + (count - rest) * o, shift, scale, b.data(), 1, rest * o, slopes);
+    if (rest)
+      modconv::finish<T, A>(y + (count - rest) * o, shift, scale, b.data(), 1, rest * o, slopes);
   };
 
   if (fused) {
@@ -212,8 +223,9 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 template <class T>
 Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Tensor& weight,
                    const Tensor& styles, const OptionalTensor& demod, const OptionalTensor& noise,
-                   const OptionalTensor& bias, const OptionalTensor& f, const std::vector<ResampleStep>& steps,
-                   modconv::Slopes<accumulate_t<T>> slopes, int64_t needs) {
+                   const OptionalTensor& bias, const OptionalTensor& f,
+                   const std::vector<ResampleStep>& steps, modconv::Slopes<accumulate_t<T>> slopes,
+                   int64_t needs) {
   using A = accumulate_t<T>;
   const int64_t n = x.size(0), in = x.size(1), o = weight.size(0);
   const int64_t pixels = y.size(2) * y.size(3);
@@ -223,7 +235,8 @@ Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Ten
   // dz, and the sums for bias, demodulation and noise, in one pass.
   Tensor dz = empty_as(x, sizes_of(y), MemoryFormat::ChannelsLast);
   {
-    const Tensor g = as_format(dy, MemoryFormat::ChannelsLast), v = as_format(y, MemoryFormat::ChannelsLast);
+    const Tensor g = as_format(dy, MemoryFormat::ChannelsLast),
+                 v = as_format(y, MemoryFormat::ChannelsLast);
     OptionalTensor map;
     if (noise) map = as_format(*noise, MemoryFormat::Contiguous);
     const T* noise_data = map ? data_of<T>(*map) : nullptr;
@@ -244,8 +257,8 @@ Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Ten
       A *part_b = sum_b.data() + block * o * times, *part_d = sum_d.data() + block * o * times;
       const A* scale = d.data() + i * o * times;
       auto run = [&](int64_t at, int64_t many, int64_t lanes) {
-        modconv::finish_backward<T, A>(from + at, value + at, shift, scale, b.data(), to + at, part_b, part_d,
-                                       total_noise, many, lanes, slopes);
+        modconv::finish_backward<T, A>(from + at, value + at, shift, scale, b.data(), to + at,
+                                       part_b, part_d, total_noise, many, lanes, slopes);
       };
       run(offset, count / times, o * times);
       const int64_t rest = count % times;
@@ -279,7 +292,8 @@ Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Ten
 
   // Back through the map, last step first. A FIR step needs the size of its input, the convolution
   // its input: filters stand before it when downsampling only.
-  Tensor entry = needs & kWeight ? modulated<T>(x, styles) : as_format(x, MemoryFormat::ChannelsLast);
+  Tensor entry =
+      needs & kWeight ? modulated<T>(x, styles) : as_format(x, MemoryFormat::ChannelsLast);
   for (size_t i = 0; steps[i].fir; ++i) entry = filter(steps[i], entry, f);
   std::vector<MapSize> sizes = {{x.size(2), x.size(3)}};
   for (const ResampleStep& step : steps) sizes.push_back(step_size(step, sizes.back(), weight, f));
@@ -288,8 +302,9 @@ Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Ten
       dz = filter_transposed(steps[i], dz, f, sizes[i]);
       continue;
     }
-    ConvolutionGradients g = convolve_backward(steps[i], dz, entry, step_kernel(steps[i], weight),
-                                               (needs & (kX | kStyles)) != 0, (needs & kWeight) != 0);
+    ConvolutionGradients g =
+        convolve_backward(steps[i], dz, entry, step_kernel(steps[i], weight),
+                          (needs & (kX | kStyles)) != 0, (needs & kWeight) != 0);
     if (needs & kWeight) std::get<1>(out) = g.weight;
     if (!(needs & (kX | kStyles))) return out;
     dz = as_format(g.x, MemoryFormat::ChannelsLast);
@@ -304,18 +319,19 @@ Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Ten
   const T* v = data_of<T>(input);
   blocks.run([&](int64_t i, int64_t first, int64_t count, int64_t block) {
     const int64_t offset = (i * area + first) * in;
-    modconv::modulate_backward<T, A>(g + offset, v + offset, s.data() + i * in, sum_s.data() + block * in, count,
-                                     in);
+    modconv::modulate_backward<T, A>(g + offset, v + offset, s.data() + i * in,
+                                     sum_s.data() + block * in, count, in);
   });
   if (needs & kX) std::get<0>(out) = dz;
   if (needs & kStyles) std::get<2>(out) = write<T>(x, {n, in}, total(blocks, sum_s, in, 1));
   return out;
 }
 
-Tensor modulated_conv2d_cpu(const Tensor& x, const Tensor& weight, const Tensor& styles, OptionalTensor demod,
-                            OptionalTensor noise, OptionalTensor bias, OptionalTensor f, int64_t up,
-                            int64_t down, int64_t padding, bool flip_weight, std::string act, double alpha,
-                            double gain, double clamp) {
+Tensor modulated_conv2d_cpu(const Tensor& x, const Tensor& weight, const Tensor& styles,
+                            OptionalTensor demod, OptionalTensor noise, OptionalTensor bias,
+                            OptionalTensor f, int64_t up, int64_t down, int64_t padding,
+                            bool flip_weight, std::string act, double alpha, double gain,
+                            double clamp) {
   check_inputs(x, weight, styles, demod, noise, bias, gain);
   const std::vector<ResampleStep> steps = resample_steps(weight, f, up, down, padding, flip_weight);
   Tensor y;
@@ -326,14 +342,16 @@ Tensor modulated_conv2d_cpu(const Tensor& x, const Tensor& weight, const Tensor&
   return y;
 }
 
-Gradients modulated_conv2d_backward_cpu(const Tensor& dy, const Tensor& y, const Tensor& x, const Tensor& weight,
-                                        const Tensor& styles, OptionalTensor demod, OptionalTensor noise,
-                                        OptionalTensor bias, OptionalTensor f, int64_t up, int64_t down,
-                                        int64_t padding, bool flip_weight, std::string act, double alpha,
-                                        double gain, double clamp, int64_t needs) {
+Gradients modulated_conv2d_backward_cpu(const Tensor& dy, const Tensor& y, const Tensor& x,
+                                        const Tensor& weight, const Tensor& styles,
+                                        OptionalTensor demod, OptionalTensor noise,
+                                        OptionalTensor bias, OptionalTensor f, int64_t up,
+                                        int64_t down, int64_t padding, bool flip_weight,
+                                        std::string act, double alpha, double gain, double clamp,
+                                        int64_t needs) {
   check_inputs(x, weight, styles, demod, noise, bias, gain);
-  check(sizes_of(dy) == sizes_of(y), kOp, "dy", "expected the shape of y, ", shape_text(y), ", got ",
-        shape_text(dy));
+  check(sizes_of(dy) == sizes_of(y), kOp, "dy", "expected the shape of y, ", shape_text(y),
+        ", got ", shape_text(dy));
   check_same_dtype(kOp, "dy", dy, x);
   check_noise(noise, x.size(0), y.size(2), y.size(3));
   const std::vector<ResampleStep> steps = resample_steps(weight, f, up, down, padding, flip_weight);

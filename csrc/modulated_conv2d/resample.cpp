@@ -11,8 +11,8 @@ namespace {
 using torch::stable::detail::from;
 
 // Maps below this many output pixels convolve faster in NCHW: torch leaves most of them to a GEMM,
-// whose NHWC form copies the weights (512 channels at 8x8 on one core: 4 ms against 16 ms; from 32x32
-// on NHWC wins, 1.7 times at 64 channels and 256x256).
+// whose NHWC form copies the weights (512 channels at 8x8 on one core: 4 ms against 16 ms; from
+// 32x32 on NHWC wins, 1.7 times at 64 channels and 256x256).
 constexpr int64_t kSmallMap = 20 * 20;
 
 MemoryFormat conv_format(int64_t n, int64_t pixels) {
@@ -22,7 +22,8 @@ MemoryFormat conv_format(int64_t n, int64_t pixels) {
 Tensor flip_taps(const Tensor& w) {
   const std::vector<int64_t> dims = {2, 3};
   std::array<StableIValue, 2> stack{from(w), from(dims)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::flip", "", stack.data(), TORCH_ABI_VERSION));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("aten::flip", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
@@ -37,8 +38,9 @@ Tensor ones_like_filter(const Tensor& x) {
 
 }  // namespace
 
-std::vector<ResampleStep> resample_steps(const Tensor& weight, const std::optional<Tensor>& f, int64_t up,
-                                         int64_t down, int64_t padding, bool flip_weight) {
+std::vector<ResampleStep> resample_steps(const Tensor& weight, const std::optional<Tensor>& f,
+                                         int64_t up, int64_t down, int64_t padding,
+                                         bool flip_weight) {
   const int64_t kh = weight.size(2), kw = weight.size(3);
   const auto [fh, fw] = filter_size(f);
   int64_t left = padding, right = padding, top = padding, bottom = padding;
@@ -75,20 +77,25 @@ std::vector<ResampleStep> resample_steps(const Tensor& weight, const std::option
   if (point) {
     steps = {conv, fir(up, 1, {left, right, top, bottom}, gain)};
   } else {
-    const ResampleStep spread{.fir = false, .pad = {0, 0}, .stride = up, .transposed = true, .flip = flip_weight};
-    steps = {spread, fir(1, 1, {left - (kw - 1), right - (kw - up), top - (kh - 1), bottom - (kh - up)}, gain)};
+    const ResampleStep spread{
+        .fir = false, .pad = {0, 0}, .stride = up, .transposed = true, .flip = flip_weight};
+    steps = {
+        spread,
+        fir(1, 1, {left - (kw - 1), right - (kw - up), top - (kh - 1), bottom - (kh - up)}, gain)};
   }
   if (down > 1) steps.push_back(fir(1, down, {0, 0, 0, 0}, 1));
   return steps;
 }
 
-MapSize step_size(const ResampleStep& step, MapSize input, const Tensor& weight, const std::optional<Tensor>& f) {
+MapSize step_size(const ResampleStep& step, MapSize input, const Tensor& weight,
+                  const std::optional<Tensor>& f) {
   if (step.fir) {
     const MapSize taps = filter_size(f);
     return {output_size(input.h, step.up, step.down, step.pad[2], step.pad[3], taps.h),
             output_size(input.w, step.up, step.down, step.pad[0], step.pad[1], taps.w)};
   }
-  const int64_t kh = weight.size(2), kw = weight.size(3);  // the same for either order of its channels
+  const int64_t kh = weight.size(2),
+                kw = weight.size(3);  // the same for either order of its channels
   if (step.transposed) return {(input.h - 1) * step.stride + kh, (input.w - 1) * step.stride + kw};
   return {output_size(input.h, 1, step.stride, step.pad[0], step.pad[0], kh),
           output_size(input.w, 1, step.stride, step.pad[1], step.pad[1], kw)};
@@ -111,7 +118,8 @@ Tensor convolve(const ResampleStep& step, const Tensor& x, const Tensor& kernel)
                                     from(step.transposed),
                                     from(zero),
                                     from(int64_t{1})};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::convolution", "", stack.data(), TORCH_ABI_VERSION));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("aten::convolution", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
@@ -120,20 +128,22 @@ ConvolutionGradients convolve_backward(const ResampleStep& step, const Tensor& d
   const MemoryFormat format = conv_format(dy.size(0), dy.size(2) * dy.size(3));
   const std::vector<int64_t> stride = {step.stride, step.stride}, one = {1, 1}, zero = {0, 0};
   const std::array<bool, 3> mask{need_x, need_weight, false};
-  std::array<StableIValue, 11> stack{from(as_format(dy, format)),
-                                     from(as_format(x, format)),
-                                     from(kernel),
-                                     from(std::nullopt),
-                                     from(stride),
-                                     from(step.pad),
-                                     from(one),
-                                     from(step.transposed),
-                                     from(zero),
-                                     from(int64_t{1}),
-                                     from(torch::headeronly::HeaderOnlyArrayRef<bool>(mask.data(), 3))};
+  std::array<StableIValue, 11> stack{
+      from(as_format(dy, format)),
+      from(as_format(x, format)),
+      from(kernel),
+      from(std::nullopt),
+      from(stride),
+      from(step.pad),
+      from(one),
+      from(step.transposed),
+      from(zero),
+      from(int64_t{1}),
+      from(torch::headeronly::HeaderOnlyArrayRef<bool>(mask.data(), 3))};
   STABLE_TORCH_ERROR_CODE_CHECK(
       torch_call_dispatcher("aten::convolution_backward", "", stack.data(), TORCH_ABI_VERSION));
-  ConvolutionGradients out{torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
+  ConvolutionGradients out{torch::stable::detail::to<Tensor>(stack[0]),
+                           torch::stable::detail::to<Tensor>(stack[1])};
   torch::stable::detail::to<Tensor>(stack[2]);  // takes the undefined bias gradient off the stack
   if (need_weight) {
     if (step.transposed) out.weight = torch::stable::transpose(out.weight, 0, 1);
@@ -144,7 +154,8 @@ ConvolutionGradients convolve_backward(const ResampleStep& step, const Tensor& d
 }
 
 Tensor filter(const ResampleStep& step, const Tensor& x, const std::optional<Tensor>& f) {
-  return upfirdn2d_cpu(x, f ? *f : ones_like_filter(x), step.up, step.down, step.pad, false, step.gain);
+  return upfirdn2d_cpu(x, f ? *f : ones_like_filter(x), step.up, step.down, step.pad, false,
+                       step.gain);
 }
 
 Tensor filter_transposed(const ResampleStep& step, const Tensor& dy, const std::optional<Tensor>& f,

@@ -1,5 +1,6 @@
 // The linear map of modulated_conv2d as a chain of convolutions and FIR filters, and its transpose.
-// The same plan as resample_steps in pyfacelat/ops/conv2d_resample.py, where its paddings are derived.
+// The same plan as resample_steps in pyfacelat/ops/conv2d_resample.py, where its paddings are
+// derived.
 #pragma once
 
 #include <optional>
@@ -24,11 +25,13 @@ struct MapSize {
   int64_t h, w;
 };
 
-std::vector<ResampleStep> resample_steps(const Tensor& weight, const std::optional<Tensor>& f, int64_t up,
-                                         int64_t down, int64_t padding, bool flip_weight);
+std::vector<ResampleStep> resample_steps(const Tensor& weight, const std::optional<Tensor>& f,
+                                         int64_t up, int64_t down, int64_t padding,
+                                         bool flip_weight);
 
 // Size of the step's output for an input of the given size.
-MapSize step_size(const ResampleStep& step, MapSize input, const Tensor& weight, const std::optional<Tensor>& f);
+MapSize step_size(const ResampleStep& step, MapSize input, const Tensor& weight,
+                  const std::optional<Tensor>& f);
 
 // The step's kernel as aten's convolution takes it.
 Tensor step_kernel(const ResampleStep& step, const Tensor& weight);

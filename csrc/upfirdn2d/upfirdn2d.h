@@ -1,8 +1,10 @@
 // Shape rule and parameters of upfirdn2d, shared by its implementations. No torch in here.
 //
 // Each plane is an image [h, w, lanes], dense. NCHW tensors have planes = N * C and lanes = 1, NHWC
-// tensors planes = N and lanes = C. One axis, with g the filter as a correlation and gain folded in:
-//   y[m] = sum_k g[k] u[m * down + k - pad],  u[t] = x[t / up] where up divides t and x has it, else 0
+// tensors planes = N and lanes = C. One axis, with g the filter as a correlation and gain folded
+// in:
+//   y[m] = sum_k g[k] u[m * down + k - pad],  u[t] = x[t / up] where up divides t and x has it,
+//   else 0
 #pragma once
 
 #include <cmath>
@@ -11,16 +13,17 @@
 
 namespace pyfacelat {
 
-inline int64_t output_size(int64_t n, int64_t up, int64_t down, int64_t pad0, int64_t pad1, int64_t taps) {
+inline int64_t output_size(int64_t n, int64_t up, int64_t down, int64_t pad0, int64_t pad1,
+                           int64_t taps) {
   int64_t room = n * up + pad0 + pad1 - taps;
   return room < 0 ? 0 : room / down + 1;
 }
 
 struct UpfirdnParams {
   int64_t planes, lanes;
-  int64_t h, w;        // input
-  int64_t oh, ow;      // output
-  int64_t up, down;    // both axes
+  int64_t h, w;          // input
+  int64_t oh, ow;        // output
+  int64_t up, down;      // both axes
   int64_t pad_y, pad_x;  // before the first row and column; negative crops
   int64_t fh, fw;
   bool separable;              // then row and column hold the filter, else full does
@@ -29,8 +32,8 @@ struct UpfirdnParams {
   std::vector<double> full;    // [fh, fw]
 };
 
-// Whether f [fh, fw] is an outer product up to `tolerance` times its largest tap; fills its factors.
-// Two passes of fh and fw taps then do the work of one with fh * fw.
+// Whether f [fh, fw] is an outer product up to `tolerance` times its largest tap; fills its
+// factors. Two passes of fh and fw taps then do the work of one with fh * fw.
 inline bool split_filter(const std::vector<double>& f, int64_t fh, int64_t fw, double tolerance,
                          std::vector<double>& column, std::vector<double>& row) {
   int64_t best = 0;
@@ -44,7 +47,8 @@ inline bool split_filter(const std::vector<double>& f, int64_t fh, int64_t fw, d
   for (int64_t x = 0; x < fw; ++x) row[x] = f[best / fw * fw + x] / peak;
   for (int64_t y = 0; y < fh; ++y)
     for (int64_t x = 0; x < fw; ++x)
-      if (!(std::abs(f[y * fw + x] - column[y] * row[x]) <= tolerance * std::abs(peak))) return false;
+      if (!(std::abs(f[y * fw + x] - column[y] * row[x]) <= tolerance * std::abs(peak)))
+        return false;
   return true;
 }
 

@@ -23,7 +23,8 @@ std::vector<double> read_taps(const Tensor& f) {
 UpfirdnParams upfirdn_params(const Tensor& x, const Tensor* f, int64_t up, int64_t down,
                              const std::vector<int64_t>& pad, bool flip, double gain, bool x_last) {
   check_dim(kOp, "x", x, 4);
-  check(pad.size() == 4, kOp, "pad", "expected (left, right, top, bottom), got ", pad.size(), " values");
+  check(pad.size() == 4, kOp, "pad", "expected (left, right, top, bottom), got ", pad.size(),
+        " values");
   check(up >= 1 && down >= 1, kOp, "up, down", "expected numbers >= 1, got ", up, " and ", down);
   UpfirdnParams p;
   p.planes = x_last ? x.size(0) : x.size(0) * x.size(1);
@@ -58,8 +59,8 @@ UpfirdnParams upfirdn_params(const Tensor& x, const Tensor* f, int64_t up, int64
   return p;
 }
 
-Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std::vector<int64_t> pad,
-                     bool flip, double gain) {
+Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& f, int64_t up, int64_t down,
+                     std::vector<int64_t> pad, bool flip, double gain) {
   const bool last = is_channels_last(x);
   const auto format = last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
   const UpfirdnParams p = upfirdn_params(x, &f, up, down, pad, flip, gain, last);
@@ -74,4 +75,6 @@ Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& f, int64_t up, int64_t down,
 
 }  // namespace pyfacelat
 
-STABLE_TORCH_LIBRARY_IMPL(pyfacelat, CPU, m) { m.impl("upfirdn2d", TORCH_BOX(&pyfacelat::upfirdn2d_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(pyfacelat, CPU, m) {
+  m.impl("upfirdn2d", TORCH_BOX(&pyfacelat::upfirdn2d_cpu));
+}

@@ -34,7 +34,7 @@ void upfirdn_rows(const UpfirdnParams& p, const T* x, T* y, const Sink& sink) {
   });
 }
 
-Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std::vector<int64_t> pad,
-                     bool flip, double gain);
+Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& f, int64_t up, int64_t down,
+                     std::vector<int64_t> pad, bool flip, double gain);
 
 }  // namespace pyfacelat

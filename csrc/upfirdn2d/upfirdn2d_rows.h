@@ -1,8 +1,8 @@
 // The CPU engine of upfirdn2d: output rows one at a time, in two passes that stay in cache.
 //
 // For an output row, first the (at most fh) input rows that reach it are combined into a line of
-// w * lanes numbers with zeros at both ends, then the line is filtered along x. Both passes run over
-// contiguous memory in either layout. A filter that is no outer product adds up fh such lines.
+// w * lanes numbers with zeros at both ends, then the line is filtered along x. Both passes run
+// over contiguous memory in either layout. A filter that is no outer product adds up fh such lines.
 // modulated_conv2d uses the same engine and finishes each row (`sink`) while it is in cache.
 #pragma once
 
@@ -22,8 +22,10 @@ constexpr int kTaps = 4;
 // out[i] (+)= sum_{t < kN} c[t] * in_t[i]
 template <class T, class A, int kN, bool kAdd>
 PYFACELAT_CLONES void combine(A* __restrict__ out, const T* __restrict__ a, const T* __restrict__ b,
-                              const T* __restrict__ c, const T* __restrict__ d, const A* coef, int64_t n) {
-  const A c0 = coef[0], c1 = coef[kN > 1 ? 1 : 0], c2 = coef[kN > 2 ? 2 : 0], c3 = coef[kN > 3 ? 3 : 0];
+                              const T* __restrict__ c, const T* __restrict__ d, const A* coef,
+                              int64_t n) {
+  const A c0 = coef[0], c1 = coef[kN > 1 ? 1 : 0], c2 = coef[kN > 2 ? 2 : 0],
+          c3 = coef[kN > 3 ? 3 : 0];
   for (int64_t i = 0; i < n; ++i) {
     A sum = c0 * static_cast<A>(a[i]);
     if constexpr (kN > 1) sum += c1 * static_cast<A>(b[i]);
@@ -48,18 +50,25 @@ void combine_all(A* out, const T* const* in, const A* coef, int count, int64_t n
           : combine<T, A, kN, false>(out, p[0], p[1], p[2], p[3], c, n);
     };
     switch (here) {
-      case 1: run(std::integral_constant<int, 1>()); break;
-      case 2: run(std::integral_constant<int, 2>()); break;
-      case 3: run(std::integral_constant<int, 3>()); break;
-      default: run(std::integral_constant<int, 4>());
+      case 1:
+        run(std::integral_constant<int, 1>());
+        break;
+      case 2:
+        run(std::integral_constant<int, 2>());
+        break;
+      case 3:
+        run(std::integral_constant<int, 3>());
+        break;
+      default:
+        run(std::integral_constant<int, 4>());
     }
   }
 }
 
 // The first kN of `count` pixels, each `lanes` wide, spread to or gathered from every second pixel.
 template <class A>
-PYFACELAT_CLONES void interleave(A* __restrict__ out, const A* __restrict__ even, const A* __restrict__ odd,
-                                 int64_t pairs, int64_t lanes) {
+PYFACELAT_CLONES void interleave(A* __restrict__ out, const A* __restrict__ even,
+                                 const A* __restrict__ odd, int64_t pairs, int64_t lanes) {
   if (lanes == 1) {
     for (int64_t i = 0; i < pairs; ++i) {
       out[2 * i] = even[i];
@@ -75,8 +84,8 @@ PYFACELAT_CLONES void interleave(A* __restrict__ out, const A* __restrict__ even
 }
 
 template <class A>
-PYFACELAT_CLONES void deinterleave(A* __restrict__ even, A* __restrict__ odd, const A* __restrict__ in,
-                                   int64_t pairs, int64_t lanes) {
+PYFACELAT_CLONES void deinterleave(A* __restrict__ even, A* __restrict__ odd,
+                                   const A* __restrict__ in, int64_t pairs, int64_t lanes) {
   if (lanes == 1) {
     for (int64_t i = 0; i < pairs; ++i) {
       even[i] = in[2 * i];
@@ -91,7 +100,8 @@ PYFACELAT_CLONES void deinterleave(A* __restrict__ even, A* __restrict__ odd, co
     }
 }
 
-// Below this many lanes a pixel is too short to vectorise along, and rows are split by phase instead.
+// Below this many lanes a pixel is too short to vectorise along, and rows are split by phase
+// instead.
 constexpr int64_t kWidePixel = 16;
 
 // One worker's buffers and tap lists.
@@ -151,7 +161,8 @@ class Engine {
  private:
   static int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 
-  // Taps of the outputs whose first one reads at t0 (in stuffed pixels): list of (column, coefficient).
+  // Taps of the outputs whose first one reads at t0 (in stuffed pixels): list of (column,
+  // coefficient).
   int list_taps(const double* g, int64_t t0, int64_t* column) {
     int count = 0;
     for (int64_t k = 0; k < p_.fw; ++k) {
@@ -177,19 +188,22 @@ class Engine {
       for (int r = 0; r < 2; ++r) {
         const int count = list_taps(g, r - p_.pad_x, column.data());
         for (int i = 0; i < count; ++i) taps_[i] = line + column[i] * lanes;
-        combine_all<A, A>(phase[r], taps_.data(), tap_coef_.data(), count, (p_.ow + 1 - r) / 2 * lanes, false);
+        combine_all<A, A>(phase[r], taps_.data(), tap_coef_.data(), count,
+                          (p_.ow + 1 - r) / 2 * lanes, false);
       }
       interleave(out, phase[0], phase[1], p_.ow / 2, lanes);
       if (p_.ow % 2) std::copy_n(phase[0] + p_.ow / 2 * lanes, lanes, out + (p_.ow - 1) * lanes);
     } else if (lanes < kWidePixel && p_.up == 1 && p_.down == 2) {
       // line - left_ pixels is the start of the buffer: pixel j there is column j - left_.
-      deinterleave(even_.data(), odd_.data(), line - left_ * lanes, (left_ + p_.w + right_) / 2, lanes);
+      deinterleave(even_.data(), odd_.data(), line - left_ * lanes, (left_ + p_.w + right_) / 2,
+                   lanes);
       for (int64_t k = 0; k < p_.fw; ++k) {
         const int64_t j = k - p_.pad_x + left_;
         taps_[k] = (j % 2 ? odd_.data() : even_.data()) + j / 2 * lanes;
         tap_coef_[k] = static_cast<A>(g[k]);
       }
-      combine_all<A, A>(out, taps_.data(), tap_coef_.data(), static_cast<int>(p_.fw), p_.ow * lanes, add);
+      combine_all<A, A>(out, taps_.data(), tap_coef_.data(), static_cast<int>(p_.fw), p_.ow * lanes,
+                        add);
     } else {
       for (int64_t r = 0; r < std::min(p_.up, p_.ow); ++r) {
         // Outputs r, r + up, r + 2 up, ... have the same taps, `down` columns further each time.

@@ -6,7 +6,6 @@ compiled library, where there is one, adds faster implementations of the same sc
 
 from __future__ import annotations
 
-from pyfacelat._extension import backend_report
 from pyfacelat import _extension
 from pyfacelat._extension import backend_report
 from pyfacelat.ops.bias_act import ACTIVATIONS, bias_act, default_gain

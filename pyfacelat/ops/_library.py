@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["LIB", "FLOATS", "check_float", "check_same", "memory_format", "quads"]
+__all__ = ["FLOATS", "check_float", "check_same", "define", "memory_format", "quads"]
 
-LIB = torch.library.Library("pyfacelat", "FRAGMENT")
-"""Schemas and references live here; a compiled library adds faster kernels per device."""
+# Schemas and references live here; a compiled library adds faster kernels per device.
+_LIBRARY = torch.library.Library("pyfacelat", "FRAGMENT")
+
+
+def define(
+    schema: str,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] | None = None,
+    save: Callable[..., None] | None = None,
+) -> None:
+    """Declare an op.
+
+    Args:
+        schema: "name(arguments) -> results", in torch's schema language.
+        reference: plain torch, used on every device that has no compiled kernel.
+        fake: makes outputs of the right shape, dtype and layout, without values.
+        backward: gradients of the inputs from those of the outputs; None: not differentiable.
+        save: keeps for `backward` what it needs of inputs and output.
+    """
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"pyfacelat::{name}", fake, lib=_LIBRARY)
+    if backward is not None:
+        torch.library.register_autograd(
+            f"pyfacelat::{name}", backward, setup_context=save, lib=_LIBRARY
+        )
+
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -13,12 +13,13 @@ its own derivative is built from it and from the second derivative of the activa
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyfacelat import _extension
-from pyfacelat.ops._library import LIB, check_float, check_same, memory_format
+from pyfacelat.ops._library import check_float, check_same, define, memory_format
 
 __all__ = ["ACTIVATIONS", "bias_act", "default_gain"]
 
@@ -136,30 +137,19 @@ def _layout(x: Tensor) -> torch.memory_format:
     return memory_format(x) if x.ndim == 4 else torch.contiguous_format
 
 
-LIB.define(
-    "bias_act(Tensor x, Tensor? b, int dim, str act, float alpha, float gain, float clamp)"
-    " -> Tensor"
-)
-LIB.define(
-    "bias_act_grad(Tensor dy, Tensor x, Tensor? b, int dim, str act, float alpha, float gain,"
-    " float clamp) -> Tensor"
-)
-LIB.impl("bias_act", reference, "CompositeExplicitAutograd")
-LIB.impl("bias_act_grad", grad_reference, "CompositeExplicitAutograd")
-
-
-@torch.library.register_fake("pyfacelat::bias_act", lib=LIB)
-def _(x, b, dim, act, alpha, gain, clamp):  # type: ignore[no-untyped-def]
+def _fake(
+    x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float
+) -> Tensor:
     return x.new_empty(x.shape).contiguous(memory_format=_layout(x))
 
 
-@torch.library.register_fake("pyfacelat::bias_act_grad", lib=LIB)
-def _(dy, x, b, dim, act, alpha, gain, clamp):  # type: ignore[no-untyped-def]
+def _grad_fake(dy: Tensor, x: Tensor, b: Tensor | None, *config: Any) -> Tensor:
     return x.new_empty(x.shape).contiguous(memory_format=_layout(x))
 
 
 def _bias_grad(dx: Tensor, dim: int) -> Tensor:
-    return dx.sum([i for i in range(dx.ndim) if i != dim])
+    others = [i for i in range(dx.ndim) if i != dim]
+    return dx.sum(others) if others else dx  # torch reads an empty list as all axes
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -195,9 +185,14 @@ def _backward_grad(ctx, g: Tensor):  # type: ignore[no-untyped-def]
     return d_dy, d_x, d_b, None, None, None, None, None
 
 
-torch.library.register_autograd("pyfacelat::bias_act", _backward, setup_context=_save, lib=LIB)
-torch.library.register_autograd(
-    "pyfacelat::bias_act_grad", _backward_grad, setup_context=_save_grad, lib=LIB
+_INPUTS = "Tensor x, Tensor? b, int dim, str act, float alpha, float gain, float clamp"
+define(f"bias_act({_INPUTS}) -> Tensor", reference, _fake, _backward, _save)
+define(
+    f"bias_act_grad(Tensor dy, {_INPUTS}) -> Tensor",
+    grad_reference,
+    _grad_fake,
+    _backward_grad,
+    _save_grad,
 )
 
 

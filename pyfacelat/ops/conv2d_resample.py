@@ -90,7 +90,8 @@ def conv2d_resample(
         x: [N, I, H, W], any float dtype.
         w: [O, I, kh, kw], dtype of x.
         f: resampling filter for `upfirdn2d`, used when up or down exceeds 1; None is [1].
-        up, down: whole factors >= 1.
+        up: upsampling factor, whole, >= 1.
+        down: downsampling factor, whole, >= 1.
         padding: int or (left, right, top, bottom), in pixels of the upsampled image, >= 0.
         flip_weight: True correlates (as torch's conv2d does), False convolves.
 
@@ -108,20 +109,19 @@ def conv2d_resample(
         raise ValueError(f"w: expected the dtype of x ({x.dtype}), got {w.dtype}")
     if up < 1 or down < 1:
         raise ValueError(f"up, down: expected whole numbers >= 1, got {up} and {down}")
-    padding = quads("padding", padding)
-    if min(padding) < 0:
-        raise ValueError(f"padding: expected values >= 0, got {padding}")
+    pads = quads("padding", padding)
+    if min(pads) < 0:
+        raise ValueError(f"padding: expected values >= 0, got {pads}")
     if f is not None:
         check_float("f", f, (1, 2))
-    sizes = resampled_size(
-        (x.shape[2], x.shape[3]), (w.shape[2], w.shape[3]), filter_taps(f), up, down, padding
-    )
+    kernel, taps = (w.shape[2], w.shape[3]), filter_taps(f)
+    sizes = resampled_size((x.shape[2], x.shape[3]), kernel, taps, up, down, pads)
     if min(sizes) < 1:
         raise ValueError(f"w: its extent exceeds the padded image; the output would be {sizes}")
-    for step in resample_steps((w.shape[2], w.shape[3]), filter_taps(f), up, down, padding, flip_weight):
+    for step in resample_steps(kernel, taps, up, down, pads, flip_weight):
         if isinstance(step, Fir):
-            taps = f if step.filtered else None
-            x = upfirdn2d(x, taps, up=step.up, down=step.down, pad=step.pad, gain=step.gain)
+            g = f if step.filtered else None
+            x = upfirdn2d(x, g, up=step.up, down=step.down, pad=step.pad, gain=step.gain)
         else:
             x = step.apply(x, w)
     return x
@@ -148,7 +148,7 @@ class Conv:
     flip: bool
 
     def kernel(self, w: Tensor) -> Tensor:
-        """w [O, I, kh, kw] as torch wants it for this step."""
+        """Kernel [O, I, kh, kw] as torch wants it for this step."""
         w = w.flip([2, 3]) if self.flip else w
         return w.transpose(0, 1) if self.transposed else w
 

@@ -16,11 +16,13 @@ gradient is zero anyway); other activations run as `bias_act` after a linear op.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pyfacelat import _extension
-from pyfacelat.ops._library import LIB, check_float, check_same
+from pyfacelat.ops._library import check_float, check_same, define
 from pyfacelat.ops.bias_act import DEFAULT_ALPHA, bias_act, default_gain
 from pyfacelat.ops.bias_act import reference as bias_act_reference
 from pyfacelat.ops.conv2d_resample import (
@@ -39,7 +41,9 @@ __all__ = ["demodulation", "modulated_conv2d", "weight_energy"]
 _NEEDS = ("x", "weight", "styles", "demod", "noise", "bias")  # bits of `needs`, low to high
 
 
-def _plan(w: Tensor, f: Tensor | None, up: int, down: int, padding: int, flip_weight: bool):  # type: ignore[no-untyped-def]
+def _plan(
+    w: Tensor, f: Tensor | None, up: int, down: int, padding: int, flip_weight: bool
+) -> list[Fir | Conv]:
     kernel = (w.shape[2], w.shape[3])
     return resample_steps(kernel, filter_taps(f), up, down, [padding] * 4, flip_weight)
 
@@ -166,34 +170,35 @@ def backward_reference(
     return tuple(grads.values())  # type: ignore[return-value]
 
 
-_INPUTS = (
-    "Tensor x, Tensor weight, Tensor styles, Tensor? demod, Tensor? noise, Tensor? bias,"
-    " Tensor? f, int up, int down, int padding, bool flip_weight, str act, float alpha,"
-    " float gain, float clamp"
-)
-LIB.define(f"modulated_conv2d({_INPUTS}) -> Tensor")
-LIB.define(
-    f"modulated_conv2d_backward(Tensor dy, Tensor y, {_INPUTS}, int needs)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
-LIB.impl("modulated_conv2d", reference, "CompositeExplicitAutograd")
-LIB.impl("modulated_conv2d_backward", backward_reference, "CompositeExplicitAutograd")
-
-
-@torch.library.register_fake("pyfacelat::modulated_conv2d", lib=LIB)
-def _(x, weight, styles, demod, noise, bias, f, up, down, padding, *rest):  # type: ignore[no-untyped-def]
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    demod: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    f: Tensor | None,
+    up: int,
+    down: int,
+    padding: int,
+    *rest: Any,
+) -> Tensor:
     size = resampled_size(
-        tuple(x.shape[2:]), tuple(weight.shape[2:]), filter_taps(f), up, down, [padding] * 4
+        (x.shape[2], x.shape[3]),
+        (weight.shape[2], weight.shape[3]),
+        filter_taps(f),
+        up,
+        down,
+        [padding] * 4,
     )
     y = x.new_empty((x.shape[0], weight.shape[0], *size))
     return y.contiguous(memory_format=torch.channels_last)
 
 
-@torch.library.register_fake("pyfacelat::modulated_conv2d_backward", lib=LIB)
-def _(dy, y, x, weight, styles, demod, noise, bias, *rest):  # type: ignore[no-untyped-def]
+def _backward_fake(dy: Tensor, y: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     needs = rest[-1]
     out = []
-    for i, t in enumerate((x, weight, styles, demod, noise, bias)):
+    for i, t in enumerate((x, *rest[:5])):
         wanted = t is not None and needs >> i & 1
         out.append(x.new_empty(t.shape) if wanted else x.new_empty(0))
     if needs & 1:
@@ -208,7 +213,8 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, dy: Tensor):  # type: ignore[no-untyped-def]
     y, *tensors = ctx.saved_tensors
-    wanted = [bool(n) and t is not None for n, t in zip(ctx.needs_input_grad, tensors[:6])]
+    asked = zip(ctx.needs_input_grad[:6], tensors[:6], strict=True)
+    wanted = [bool(need) and t is not None for need, t in asked]
     if torch.is_grad_enabled():  # create_graph: the result must be differentiable in turn
         out = _differentiable_backward(dy, tensors, ctx.config, wanted)
     else:
@@ -218,21 +224,46 @@ def _backward(ctx, dy: Tensor):  # type: ignore[no-untyped-def]
     return (*grads, *[None] * 9)
 
 
-def _differentiable_backward(dy, tensors, config, wanted):  # type: ignore[no-untyped-def]
+def _differentiable_backward(
+    dy: Tensor, tensors: list[Any], config: tuple[Any, ...], wanted: list[bool]
+) -> list[Tensor | None]:
     """The same gradients out of ops that are differentiable to any order."""
     y = composite(*tensors, *config)
-    asked = [t for t, w in zip(tensors, wanted) if w]
+    asked = [t for t, w in zip(tensors[:6], wanted, strict=True) if w]
     grads = iter(torch.autograd.grad(y, asked, dy, create_graph=True))
     return [next(grads) if w else None for w in wanted]
 
 
-torch.library.register_autograd(
-    "pyfacelat::modulated_conv2d", _backward, setup_context=_save, lib=LIB
+_INPUTS = (
+    "Tensor x, Tensor weight, Tensor styles, Tensor? demod, Tensor? noise, Tensor? bias,"
+    " Tensor? f, int up, int down, int padding, bool flip_weight, str act, float alpha,"
+    " float gain, float clamp"
+)
+define(f"modulated_conv2d({_INPUTS}) -> Tensor", reference, _fake, _backward, _save)
+define(
+    f"modulated_conv2d_backward(Tensor dy, Tensor y, {_INPUTS}, int needs)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    backward_reference,
+    _backward_fake,
 )
 
 
-def composite(  # type: ignore[no-untyped-def]
-    x, weight, styles, demod, noise, bias, f, up, down, padding, flip_weight, act, alpha, gain, clamp
+def composite(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    demod: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    f: Tensor | None,
+    up: int,
+    down: int,
+    padding: int,
+    flip_weight: bool,
+    act: str,
+    alpha: float,
+    gain: float,
+    clamp: float,
 ) -> Tensor:
     """The op out of the other ops of this package; arguments as in the schema."""
     z = conv2d_resample(
@@ -294,13 +325,17 @@ def modulated_conv2d(
         styles: [N, I], dtype of x; the factor on every input channel.
         noise: broadcastable to [N, 1, H', W'], dtype of x, strength already applied; added after
             demodulation and before the bias.
-        up, down: resampling factors >= 1, with `resample_filter` as `conv2d_resample` does.
+        up: upsampling factor >= 1, with `resample_filter` as `conv2d_resample` does.
+        down: downsampling factor >= 1, likewise.
         padding: zeros on every side, in pixels of the upsampled image.
         resample_filter: filter of `upfirdn2d`; unused when up and down are 1.
         demodulate: scale every output channel to unit expected norm.
         flip_weight: True correlates, False convolves.
         bias: [O], dtype of x.
-        act, alpha, gain, clamp: as in `bias_act`.
+        act: activation, as in `bias_act`.
+        alpha: slope of lrelu, as in `bias_act`.
+        gain: factor after the activation, as in `bias_act`; None is the activation's default.
+        clamp: bound of the result, as in `bias_act`.
         energy: `weight_energy(weight)`, [O, I], to spare its computation for frozen weights.
 
     Returns:

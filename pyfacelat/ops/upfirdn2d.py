@@ -12,6 +12,7 @@ other paddings, so the op is its own backward, to any order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyfacelat import _extension
-from pyfacelat.ops._library import LIB, check_float, memory_format, quads
+from pyfacelat.ops._library import check_float, define, memory_format, quads
 
 __all__ = [
     "downsample2d",
@@ -63,10 +64,9 @@ def reference(
     u = u[:, :, max(-top, 0) : u.shape[2] - max(-bottom, 0)]
     u = u[:, :, :, max(-left, 0) : u.shape[3] - max(-right, 0)]
     wide = torch.promote_types(f.dtype, x.dtype)
-    g = (f.to(wide) * gain ** (f.ndim / 2)).to(x.dtype)
-    if not flip:
-        g = g.flip(list(range(g.ndim)))
-    kernels = [g[None, :], g[:, None]] if g.ndim == 1 else [g]
+    g = f if flip else f.flip(list(range(f.ndim)))
+    first = (g.to(wide) * gain).to(x.dtype)
+    kernels = [first] if g.ndim == 2 else [first[None, :], g.to(x.dtype)[:, None]]
     for k in kernels:
         weight = k.expand(c, 1, *k.shape) if c else k.new_empty(0, 1, *k.shape)
         u = _depthwise(u, weight)
@@ -80,14 +80,9 @@ def _depthwise(u: Tensor, weight: Tensor) -> Tensor:
     return F.conv2d(u, weight, groups=c)
 
 
-LIB.define(
-    "upfirdn2d(Tensor x, Tensor f, int up, int down, int[] pad, bool flip, float gain) -> Tensor"
-)
-LIB.impl("upfirdn2d", reference, "CompositeExplicitAutograd")
-
-
-@torch.library.register_fake("pyfacelat::upfirdn2d", lib=LIB)
-def _(x: Tensor, f: Tensor, up: int, down: int, pad: list[int], flip: bool, gain: float) -> Tensor:
+def _fake(
+    x: Tensor, f: Tensor, up: int, down: int, pad: list[int], flip: bool, gain: float
+) -> Tensor:
     n, c, h, w = x.shape
     size = (
         n,
@@ -111,7 +106,13 @@ def _backward(ctx, dy: Tensor):  # type: ignore[no-untyped-def]
     return dx, None, None, None, None, None, None
 
 
-torch.library.register_autograd("pyfacelat::upfirdn2d", _backward, setup_context=_save, lib=LIB)
+define(
+    "upfirdn2d(Tensor x, Tensor f, int up, int down, int[] pad, bool flip, float gain) -> Tensor",
+    reference,
+    _fake,
+    _backward,
+    _save,
+)
 
 
 def upfirdn2d(
@@ -130,7 +131,8 @@ def upfirdn2d(
         x: [N, C, H, W], any float dtype; contiguous or channels_last, which the output keeps.
         f: filter [fh, fw], or [taps] for the separable filter outer(f, f); None is [1].
             Its gradient is not defined. Any float dtype; converted to that of x.
-        up, down: whole factors >= 1.
+        up: zeros are stuffed to up times the size, a whole factor >= 1.
+        down: every down-th pixel is kept, a whole factor >= 1.
         pad: int or (left, right, top, bottom), in pixels of the upsampled image; negative crops.
         flip: False convolves with f, True correlates.
         gain: factor on the result.
@@ -163,9 +165,10 @@ def upfirdn2d(
             f"{x.shape[3] * up + left + right}) is smaller than f {list(f.shape)}"
         )
     pads = [left, right, top, bottom]
-    return _extension.call(
+    y: Tensor = _extension.call(
         "upfirdn2d", reference, x, f, up, down, pads, bool(flip), float(gain)
     )
+    return y
 
 
 def setup_filter(
@@ -191,7 +194,8 @@ def setup_filter(
         [fh, fw] (or [taps] when separable), float32.
 
     Raises:
-        ValueError: no taps, a wrong rank, or taps that add up to zero with normalize.
+        ValueError: no taps, a wrong rank, taps that add up to zero with normalize, or a negative
+            gain of a separable filter.
     """
     f = torch.as_tensor([1.0] if taps is None else taps, dtype=torch.float32, device="cpu")
     if f.ndim not in (1, 2) or f.numel() == 0:
@@ -200,13 +204,16 @@ def setup_filter(
         raise ValueError("separable: needs 1-D taps, got 2-D ones")
     if f.ndim == 1 and not separable:
         f = f.outer(f)
+    if f.ndim == 1 and gain < 0:
+        raise ValueError(f"gain: a separable filter is applied twice, so >= 0; got {gain}")
     if normalize:
         if float(f.sum()) == 0:
             raise ValueError("taps: they add up to zero, which cannot be normalised")
         f = f / f.sum()
     if flip:
         f = f.flip(list(range(f.ndim)))
-    return (f * gain ** (f.ndim / 2)).to(device)
+    # A 1-D filter is applied twice, so each time has half the gain.
+    return (f * (math.sqrt(gain) if f.ndim == 1 else gain)).to(device)
 
 
 def upsample2d(
