@@ -115,7 +115,6 @@ def write_card(
         numbers: what the evaluation measured, see `sample_models.evaluate`.
         runs: history of each training run, as the loop records it.
         facts: label -> value lines, such as data hashes and commands.
-
     """
     content = {"numbers": numbers, "runs": runs, "facts": facts}
     _replace(directory / "model_card.json", json.dumps(content, indent=1).encode() + b"\n")

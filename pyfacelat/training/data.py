@@ -49,7 +49,6 @@ class FaceSource:
         z_dim: width of z.
         render: (z [N, z_dim] float32, size) -> images [N,S,S,3] uint8, landmarks [N,68,2] pixels.
         mirror: z -> the z of the mirrored face, or None where there is none.
-
     """
 
     z_dim: int
@@ -78,7 +77,6 @@ def face_mask(points: Tensor, size: int, sigma: float = 2.0 / 64) -> Tensor:
 
     Returns:
         [N,size,size] float32 in [0, 1]; 1 on brows, eyes, nose and mouth, without the jaw.
-
     """
     middles = [points[:, 36:42].mean(1), points[:, 42:48].mean(1), points[:, 60:68].mean(1)]
     centres = torch.cat([points[:, 17:], torch.stack(middles, 1)], 1)  # irises and mouth too
@@ -99,7 +97,6 @@ class FaceSet:
         z_mirror: the z of the mirrored faces, or None.
         images: [N,S,S,3] uint8. landmarks: [N,68,2] float32, relative. masks: [N,S,S] uint8.
         sha256: hash of z, images and landmarks.
-
     """
 
     z: NDArray[np.float32]
@@ -129,7 +126,6 @@ class FaceSet:
         Returns:
             z [B,z_dim], images [B,3,S,S] in [-1,1], points [B,68,2] relative, masks [B,1,S,S] in
             [0,1].
-
         """
         order = np.argsort(index)  # read the file forwards, give back in the order asked for
         back = np.argsort(order)
@@ -172,7 +168,6 @@ def face_set(
 
     Raises:
         ValueError: the set on disk is of another renderer or another shape.
-
     """
     source = source or procedural_source()
     say = progress or (lambda line: None)
@@ -187,7 +182,9 @@ def face_set(
         "masks": ((total, size, size), np.uint8),
     }
     index_file = folder / "index.json"
-    index = json.loads(index_file.read_text()) if index_file.exists() else {"done": 0, "sha256": ""}
+    index: dict[str, Any] = (
+        json.loads(index_file.read_text()) if index_file.exists() else {"done": 0, "sha256": ""}
+    )
 
     probe_z, probe = chunk_z(split, 0, source.z_dim)[:4], None
     if index["done"]:
@@ -264,7 +261,6 @@ def augment(images: Tensor, points: Tensor, rng: torch.Generator) -> tuple[Tenso
         Images in [0,1] and the points moved along; a rotation (sd 7 degrees), a scale (sd 7 %), a
         shift (sd 4 %), a gain and an offset per channel, noise, for some a blur or an erased
         rectangle.
-
     """
     count, size = len(images), images.shape[-1]
 
@@ -306,7 +302,6 @@ def chunk_z(split: str, chunk: int, z_dim: int) -> NDArray[np.float32]:
 
     Raises:
         ValueError: there is no such split.
-
     """
     if split not in SEEDS:
         raise ValueError(f"split: expected one of {', '.join(SEEDS)}, got {split!r}")

@@ -49,7 +49,6 @@ def evaluate_generator(
     Returns:
         psnr, psnr_p05, face_psnr [dB]; sharpness, the high-pass energy in the inner face over that
         of the renders; judge_nme_generated, judge_nme_renders as ratios of the outer eye distance.
-
     """
     z, images, points, masks = held.batch(np.arange(min(count, len(held))))
     made = generate(generator, z)
@@ -102,7 +101,6 @@ def evaluate_encoder(
         held: unseen faces.
         count: how many of them.
         names: of the entries of z.
-
     """
     z, images, points, _ = held.batch(np.arange(min(count, len(held))))
     parts = [encoder(part) for part in images.split(64)]
@@ -124,7 +122,6 @@ def w_statistics(generator: Generator, count: int = 10_000, seed: int = 21) -> d
         mean [w_dim]; cov_basis [w_dim, w_dim], columns are unit axes, strongest first; cov_scale
         [w_dim], standard deviations along them, so w = mean + cov_basis @ (cov_scale * v) with v ~
         N(0, 1).
-
     """
     rng = torch.Generator().manual_seed(seed)
     z = torch.randn(count, generator.z_dim, generator=rng)

@@ -68,7 +68,6 @@ class FANTask:
         generate: z [N,z_dim] -> images [N,3,S,S] in [-1,1], for the phase "generated".
         name: tells two landmark nets apart.
         lr: of Muon; He-normal convolutions want far less than a generator's unit variance.
-
     """
 
     def __init__(

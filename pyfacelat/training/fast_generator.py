@@ -17,7 +17,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from pyfacelat.nets.stylegan2 import Generator
 
 __all__ = ["FastGenerator"]
 
@@ -45,7 +47,7 @@ class _Blur(torch.autograd.Function):
         return _pair_sums(F.pad(x, (1, 1, 1, 1)))
 
     @staticmethod
-    def backward(ctx: object, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: object, grad: Tensor) -> Tensor:
         return _pair_sums(F.pad(grad, (2, 2, 2, 2)))
 
 
@@ -64,10 +66,9 @@ class FastGenerator:
 
     Raises:
         ValueError: the generator has a feature that this forward leaves out.
-
     """
 
-    def __init__(self, generator: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, generator: Generator, dtype: torch.dtype = torch.float32) -> None:
         config = generator.config
         if config.architecture != "skip" or config.c_dim != 0 or config.conv_clamp is not None:
             raise ValueError(
@@ -109,7 +110,7 @@ class FastGenerator:
         return F.linear(w, weight / math.sqrt(weight.shape[1]), self._p[f"{name}.affine.bias"])
 
     def _conv(self, name: str, x: Tensor, w: Tensor, up: bool) -> Tensor:
-        weight = self._p[f"{name}.weight"]  # [O, I, 3, 3]
+        weight: Tensor = self._p[f"{name}.weight"]  # [O, I, 3, 3]
         style = self._style(name, w)  # [N, I]
         energy = weight.square().sum((2, 3))  # [O, I]
         demod = (style.square() @ energy.t() + 1e-8).rsqrt() * _SQRT2  # [N, O]
@@ -142,7 +143,6 @@ class FastGenerator:
 
         Returns:
             [N, 3, resolution, resolution] float32, about [-1, 1].
-
         """
         last = resolution or self.config.img_resolution
         const = self._p["synthesis.b4.const"]

@@ -63,7 +63,6 @@ def masked_loss(made: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
         made: [N,3,H,W] in [-1,1].
         wanted: the same.
         mask: [N,1,H,W] in [0,1].
-
     """
     error = (made - wanted) * (1 + FACE_WEIGHT * mask)
     along_x = (made - wanted).diff(dim=3) * (1 + FACE_WEIGHT * mask[..., 1:])
@@ -78,7 +77,6 @@ def psnr(made: Tensor, wanted: Tensor, weight: Tensor | None = None) -> Tensor:
         made: [N,3,H,W].
         wanted: [N,3,H,W] in [-1,1].
         weight: [N,1,H,W], of each pixel's squared error; None = equal.
-
     """
     square = (made.clamp(-1, 1) - wanted).square().mean(1, keepdim=True)
     if weight is None:
@@ -99,7 +97,6 @@ class GeneratorTask:
         dtype: of activations and convolutions in training.
         held_count: faces of `held` to look at.
         trained: resolution up to which the weights come from another run; 0 = fresh weights.
-
     """
 
     name = "generator"
@@ -142,10 +139,10 @@ class GeneratorTask:
         """Let a new block start from the upsampled image of the blocks below."""
         fresh = phase is self.phases[0] and not self.trained
         if phase.resolution > self.trained and not fresh:
-            torgb = self.net.synthesis.get_submodule(f"b{phase.resolution}").torgb
+            name = f"synthesis.b{phase.resolution}.torgb"
             with torch.no_grad():
-                torgb.weight.zero_()
-                torgb.bias.zero_()
+                self.net.get_parameter(f"{name}.weight").zero_()
+                self.net.get_parameter(f"{name}.bias").zero_()
 
     def losses(self, phase: Phase, draw: Draw) -> dict[str, Tensor]:
         """Masked loss at the phase's resolution."""

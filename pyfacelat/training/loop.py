@@ -38,7 +38,6 @@ class Phase:
         final: learning rate at the end, relative to the start.
         warmup: steps of linear growth of the learning rate.
         ema: decay of the running average of the weights.
-
     """
 
     name: str
@@ -143,7 +142,6 @@ def run(
     Raises:
         ValueError: the folder holds a run with other phases or another seed.
         FloatingPointError: the loss is no longer finite.
-
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -242,7 +240,6 @@ def load_ema(directory: str | os.PathLike[str]) -> tuple[dict[str, Tensor], list
 
     Raises:
         FileNotFoundError: nothing was trained there.
-
     """
     state_file = Path(directory) / "state.pt"
     if not state_file.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +20,8 @@ __all__ = [
     "new_fan",
     "new_generator",
 ]
+
+_Net = TypeVar("_Net", bound=nn.Module)
 
 _CHANNELS = {4: 96, 8: 96, 16: 96, 32: 64, 64: 32, 128: 16}
 
@@ -67,7 +70,7 @@ def new_encoder(config: SampleEncoderConfig, seed: int) -> SampleEncoder:
         return _laid_out(_he_normal(SampleEncoder(config)))
 
 
-def _he_normal(net: nn.Module) -> nn.Module:
+def _he_normal(net: _Net) -> _Net:
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             fan_in = module.weight[0].numel()
@@ -75,5 +78,5 @@ def _he_normal(net: nn.Module) -> nn.Module:
     return net
 
 
-def _laid_out(net: nn.Module) -> nn.Module:
+def _laid_out(net: _Net) -> _Net:
     return net.to(memory_format=torch.channels_last)

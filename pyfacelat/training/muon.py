@@ -33,17 +33,16 @@ def orthogonalize(matrices: Tensor, steps: int = 4) -> Tensor:
 
     Returns:
         The same shape and dtype. A zero matrix stays zero.
-
     """
     wide = matrices.shape[-2] <= matrices.shape[-1]
-    x = matrices if wide else matrices.transpose(-1, -2)
+    x: Tensor = matrices if wide else matrices.transpose(-1, -2)
     x = x / x.flatten(-2).norm(dim=-1).clamp_min(1e-12)[..., None, None]
     # x -> p(x x^T) x, and all the polynomials of one Gram matrix commute: so iterate on the
     # (smaller) Gram matrix and multiply into x once at the end, at half the cost for a 3x3
     # convolution's shape.
     eye = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
     gram = x @ x.transpose(-1, -2)
-    total = eye
+    total: Tensor = eye
     for step in range(steps):
         poly = _A * eye + _B * gram + _C * (gram @ gram)
         total = poly @ total if step else poly
@@ -68,7 +67,6 @@ class Muon(torch.optim.Optimizer):
 
     Raises:
         ValueError: a matrix parameter has fewer than two dimensions.
-
     """
 
     def __init__(
@@ -141,7 +139,7 @@ class Muon(torch.optim.Optimizer):
 
     def _adam(self, group: dict[str, Any], params: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
-        gradients = [p.grad for p in params]
+        gradients = [p.grad for p in params if p.grad is not None]
         for p in params:
             if not self.state[p]:
                 self.state[p].update(

@@ -183,7 +183,6 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         generator, fan, judge, encoder: dicts of numbers; subset: the same on the first few faces.
-
     """
     held = _faces(options, "test")
     numbers = measure(options.assets, _judge_file(options), held, options.held)
@@ -259,7 +258,8 @@ def _generator_or_none(options: argparse.Namespace, z_dim: int) -> Any:
 
 
 def _judge_file(options: argparse.Namespace) -> Path:
-    return options.judge_file or options.out / "judge_fan.safetensors"
+    file: Path = options.judge_file or options.out / "judge_fan.safetensors"
+    return file
 
 
 def _say(line: str) -> None:

@@ -36,7 +36,6 @@ def save_sheet(path: str | os.PathLike[str], rows: Sequence[Tensor], enlarge: in
         path: file to write (through a temporary name).
         rows: each [N,3,H,W] in [-1,1], all of one size.
         enlarge: every pixel becomes a square of this side.
-
     """
     path = Path(path)
     lines = [np.concatenate(list(to_uint8(row).numpy()), axis=1) for row in rows]
