@@ -139,7 +139,16 @@ def test_losses_are_recorded_per_term_step_and_image(
     nets: dict[str, Any], look: Tensor, pose: Tensor
 ) -> None:
     result = pyfacelat.project([look, pose], pose, **nets, steps=10)
-    assert set(result.losses) == {"perceptual", "pixel", "prior", "landmark", "pull", "total"}
+    assert set(result.losses) == {
+        "perceptual",
+        "pixel",
+        "prior",
+        "spread",
+        "landmark",
+        "colour",
+        "pull",
+        "total",
+    }
     assert all(values.shape == (10, 2) for values in result.losses.values())
     invert = result.config.stages[0].steps
     assert torch.isnan(result.losses["landmark"][:invert]).all()
