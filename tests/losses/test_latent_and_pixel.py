@@ -49,8 +49,7 @@ class TestColour:
         with torch.no_grad():
             step = 1e-5 * images.grad / length
             above, below = (
-                colour_distance(colour_slices(images + sign * step), target[:1])
-                for sign in (1, -1)
+                colour_distance(colour_slices(images + sign * step), target[:1]) for sign in (1, -1)
             )
         assert float((above - below) / 2e-5) == pytest.approx(float(length), rel=1e-3)
 
