@@ -162,8 +162,9 @@ def _reference() -> ProjectionConfig:
 
 def _balanced() -> ProjectionConfig:
     look = {"perceptual": 1.0, "pixel": 5.0, "prior": 0.02, "spread": 0.05}
-    # Of eighteen settings on six pairs with a known ideal, this came closest to it (20.7 dB; without
-    # the colour term no better than doing nothing). The strong latent noise opens shut mouths.
+    # Of eighteen settings on six pairs with a known ideal, this came closest to it (20.7 dB;
+    # without the colour term no better than doing nothing). The strong latent noise opens shut
+    # mouths.
     move = {"landmark": 2.0, "colour": 40.0, "pull": 2.0, "spread": 4.0}
     groups = dict.fromkeys(GROUPS, 1.0) | {"left_eye": 2.0, "right_eye": 2.0}
     groups |= {"outer_lip": 2.0, "inner_lip": 2.0, "jaw": 0.5}
