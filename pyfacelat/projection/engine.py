@@ -83,7 +83,7 @@ class Projector:
         )
         self.generator, self.perceptual = nets.generator, nets.perceptual
         self.landmarker, self._encoder = nets.landmarker, nets.encoder
-        self._init = init
+        self._init = self._given_latents(init)
         loaded = time.perf_counter()
         self.statistics = measure(
             self.generator, samples=self.config.w_samples, seed=self.config.w_seed
@@ -159,22 +159,27 @@ class Projector:
                     folder.clear_state()
         return result
 
+    def _given_latents(self, init: str | os.PathLike[str] | Tensor) -> Tensor | None:
+        """Latents [N,num_ws,w_dim] that the caller wants to start from, or None."""
+        if isinstance(init, str) and init in ("auto", "mean", "encoder"):
+            return None
+        if not isinstance(init, Tensor):
+            try:
+                init = load_latents(init)
+            except FileNotFoundError:
+                raise ConfigError(f"init: no such file: {init}") from None
+        return check_ws(init, self.generator)
+
     def _start(self, look: Tensor) -> Tensor:
         """Coordinates to start from, [N,rows,D]."""
         count = len(look)
-        if isinstance(self._init, Tensor):
-            ws = check_ws(self._init, self.generator)
-        elif self._encoder is not None:
+        if self._encoder is not None:
             ws = encode(self._encoder, self.generator, look)
-        elif self._init in ("auto", "mean"):
-            return self.space.from_ws(
-                self.statistics.mean.expand(count, self.generator.num_ws, -1)
-            ).clone()
+        elif self._init is not None:
+            ws = self._init
         else:
-            try:
-                ws = check_ws(load_latents(self._init), self.generator)
-            except FileNotFoundError:
-                raise ConfigError(f"init: no such file: {self._init}") from None
+            mean = self.statistics.mean.expand(count, self.generator.num_ws, -1)
+            return self.space.from_ws(mean).clone()
         if len(ws) not in (1, count):
             raise ConfigError(f"init: expected 1 or {count} latents, got {len(ws)}")
         ws = ws.to(self.device, self.dtype).expand(count, -1, -1)

@@ -60,7 +60,7 @@ def load_networks(
         raise ConfigError(
             'init: "encoder" is there for the sample network only; give latents or "mean"'
         )
-    # The cheap files first: a missing one is known before a large generator is read.
+    generator = _generator(network, device, dtype)
     metric = None
     if any(stage.weights.get("perceptual", 0) > 0 for stage in config.stages):
         metric = _perceptual(perceptual, sample).to(device, dtype)
@@ -69,7 +69,6 @@ def load_networks(
         init == "encoder" or (init == "auto" and sample and config.preset != "reference")
     )
     encoder = zoo.load_encoder("sample", device=device) if wants_encoder else None
-    generator = _generator(network, device, dtype)
     return Networks(generator, landmarks, metric, encoder)
 
 
