@@ -128,7 +128,9 @@ def _start(options: argparse.Namespace) -> tuple[dict[str, Tensor] | None, list[
     if options.warm is None:
         return None, []
     weights, history = load_ema(options.warm)
-    return weights, [{**part, "phase": f"{part['phase']}, before a warm start"} for part in history]
+    suffix = ", before a warm start"
+    names = [part["phase"].removesuffix(suffix) + suffix for part in history]
+    return weights, [{**part, "phase": name} for part, name in zip(history, names, strict=True)]
 
 
 def _chosen(phases: list[Phase], names: Sequence[str], minutes: float | None) -> list[Phase]:
