@@ -76,20 +76,24 @@ def points_to_heatmaps(points: Tensor, size: tuple[int, int], *, sigma: float = 
     return along_y[..., :, None] * along_x[..., None, :]
 
 
-def normalised_error(points: Tensor, truth: Tensor) -> Tensor:
+def normalised_error(points: Tensor, truth: Tensor, indices: Sequence[int] | None = None) -> Tensor:
     """Mean point-to-point error over the distance of the outer eye corners of the truth (NME).
 
     Args:
         points: [N,68,2].
         truth: [N,68,2], in the same units.
+        indices: of the landmarks that count; None for all.
 
     Returns:
         [N], a ratio: 0.02 is 2 %.
     """
     left, right = OUTER_EYE_CORNERS
     eyes = (truth[:, left] - truth[:, right]).norm(dim=-1).clamp_min(1e-12)
-    error: Tensor = (points - truth).norm(dim=-1).mean(-1)
-    return error / eyes
+    error = (points - truth).norm(dim=-1)
+    if indices is not None:
+        error = error[:, indices]
+    mean: Tensor = error.mean(-1)
+    return mean / eyes
 
 
 def as_points(source: Any, *, name: str = "landmarks") -> Tensor | None:

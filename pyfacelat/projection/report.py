@@ -11,8 +11,19 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _SIZE = (900, 420)
-_MARGIN = (70, 24, 24, 40)  # left, top, right, bottom
-_COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#66a182", "#8d6a9f", "#2e2e2e")
+_MARGIN = (70, 24, 150, 40)  # left, top, right, bottom
+_COLOURS = (
+    "#d1495b",
+    "#00798c",
+    "#edae49",
+    "#30638e",
+    "#66a182",
+    "#8d6a9f",
+    "#c97b3d",
+    "#5ec2d6",
+    "#9a9a9a",
+)
+_TOTAL_COLOUR = "#1a1a1a"
 
 
 def loss_chart(curves: dict[str, np.ndarray[Any, Any]]) -> Image.Image:
@@ -49,7 +60,7 @@ def loss_chart(curves: dict[str, np.ndarray[Any, Any]]) -> Image.Image:
         x, _ = place(step, 10.0**low)
         pen.text((x, top + height + 8), str(step), "#555555", font, anchor="mt")
     for index, (name, curve) in enumerate(curves.items()):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = _TOTAL_COLOUR if name == "total" else _COLOURS[index % len(_COLOURS)]
         run: list[tuple[float, float]] = []
         for step, value in enumerate([*curve.tolist(), math.nan]):
             if math.isfinite(value) and value > 0:
@@ -57,12 +68,9 @@ def loss_chart(curves: dict[str, np.ndarray[Any, Any]]) -> Image.Image:
             elif run:
                 pen.line(run if len(run) > 1 else run * 2, fill=colour, width=2)
                 run = []
-        pen.line([(left + width - 120, top + 10 + 18 * index)] * 2, fill=colour)
-        pen.rectangle(
-            [left + width - 130, top + 4 + 18 * index, left + width - 112, top + 8 + 18 * index],
-            colour,
-        )
-        pen.text((left + width - 106, top + 6 + 18 * index), name, "black", font, anchor="lm")
+        y = top + 10 + 20 * index
+        pen.rectangle([left + width + 14, y - 2, left + width + 34, y + 2], colour)
+        pen.text((left + width + 42, y), name, "black", font, anchor="lm")
     return image
 
 
@@ -83,10 +91,11 @@ def report_html(summary: dict[str, Any], strip: str, chart: str) -> str:
         )
         return f"<h2>{html.escape(title)}</h2><table>{body}</table>"
 
-    error = ", ".join(f"{100 * value:.2f} %" for value in summary["landmark_error"])
+    errors = {"all 68": summary["landmark_error"], **summary["landmark_error_by_group"]}
+    shares = {k: ", ".join(f"{100 * value:.2f} %" for value in v) for k, v in errors.items()}
     tables = "".join(
         (
-            table("Landmark error (of the outer eye corners' distance)", {"mean of 68": error}),
+            table("Landmark error (of the outer eye corners' distance)", shares),
             table("Final losses", summary["final_losses"]),
             table("Seconds", summary["timings"]),
             table("Implementations", summary["backends"]),

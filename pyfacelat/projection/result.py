@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from pyfacelat.faces.draw import draw_landmarks
+from pyfacelat.faces.groups import GROUPS
 from pyfacelat.faces.landmarks import normalised_error
 from pyfacelat.images import save_png, tile, to_uint8
 from pyfacelat.latents import save_latents, save_noise
@@ -75,6 +76,14 @@ class ProjectionResult:
         """Mean landmark error over the outer eye corners' distance, [N]; 0.02 is 2 %."""
         return normalised_error(self.landmarks, self.target_landmarks)
 
+    @property
+    def landmark_error_by_group(self) -> dict[str, Tensor]:
+        """The same for the landmarks of each of the nine groups alone, [N] by name."""
+        return {
+            group: normalised_error(self.landmarks, self.target_landmarks, list(indices))
+            for group, indices in GROUPS.items()
+        }
+
     def pil(self, index: int = 0) -> Image.Image:
         """Image `index` as a PIL image."""
         return Image.fromarray(self.images[index])
@@ -111,6 +120,10 @@ class ProjectionResult:
             "config": json.loads(self.config.to_json()),
             "final_losses": final,
             "landmark_error": [round(float(error), 6) for error in self.landmark_error],
+            "landmark_error_by_group": {
+                group: [round(float(value), 6) for value in errors]
+                for group, errors in self.landmark_error_by_group.items()
+            },
             "landmarks": self.landmarks.tolist(),
             "target_landmarks": self.target_landmarks.tolist(),
             "timings": {name: round(seconds, 4) for name, seconds in self.timings.items()},

@@ -59,6 +59,9 @@ def test_error_is_a_share_of_the_outer_eye_corners() -> None:
     truth[0, 45, 0] = 10.0
     moved = truth + torch.tensor([0.3, 0.4])
     assert normalised_error(moved, truth)[0] == pytest.approx(0.05)
+    moved[:, 1:] = truth[:, 1:]
+    assert normalised_error(moved, truth)[0] == pytest.approx(0.05 / 68)
+    assert normalised_error(moved, truth, [0, 1])[0] == pytest.approx(0.025)
 
 
 def test_what_counts_as_points() -> None:

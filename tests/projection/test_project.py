@@ -22,6 +22,7 @@ from pyfacelat.errors import (
     NonFiniteError,
     OutdirBusyError,
 )
+from pyfacelat.faces.groups import GROUPS
 from pyfacelat.images import to_uint8
 from pyfacelat.projection import ProjectionConfig, StepInfo, make_config
 
@@ -109,6 +110,7 @@ def test_all_files_are_written(nets: dict[str, Any], look: Tensor, tmp_path: Pat
     }  # fmt: skip
     summary = json.loads((tmp_path / "result.json").read_text())
     assert summary["steps"] == 4
+    assert set(summary["landmark_error_by_group"]) == set(GROUPS)
     assert ProjectionConfig.from_json(json.dumps(summary["config"])) == result.config
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2
