@@ -73,7 +73,7 @@ def published(
                     break
                 level = F.avg_pool2d(level, kernel_size=2)
         loss = loss + regulariser * 1e5
-        totals.append(float(loss))
+        totals.append(float(loss.detach()))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
