@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import pyfacelat
+from pyfacelat._extension import use_backend
 from pyfacelat.errors import (
     ConfigError,
     DeviceError,
@@ -222,6 +223,42 @@ def _one_stage(**changes: Any) -> ProjectionConfig:
     config = make_config("balanced")
     stage = dataclasses.replace(config.stages[0], weights={"pixel": 1.0}, **changes)
     return dataclasses.replace(config, stages=(stage,))
+
+
+def test_projector_is_built_once_and_serves_many(
+    nets: dict[str, Any], look: Tensor, pose: Tensor
+) -> None:
+    projector = pyfacelat.Projector(**nets, steps=6)
+    first, second = projector.project(look, pose), projector.project(pose)
+    assert torch.equal(first.ws, pyfacelat.project(look, pose, **nets, steps=6).ws)
+    assert torch.equal(second.ws, pyfacelat.project(pose, **nets, steps=6).ws)
+
+
+def test_start_from_given_latents(nets: dict[str, Any], look: Tensor, tmp_path: Path) -> None:
+    ws = torch.randn(nets["network"].num_ws, 16, generator=torch.Generator().manual_seed(1))
+    np.save(tmp_path / "start.npy", ws.numpy())
+    for init in (ws, tmp_path / "start.npy", str(tmp_path / "start.npy")):
+        result = pyfacelat.project(look, **nets, **REFERENCE | {"space": "w+"}, steps=1, init=init)
+        torch.testing.assert_close(result.ws[0], ws, rtol=0, atol=1e-5)
+
+
+def test_compiled_ops_and_references_give_the_same_result(
+    nets: dict[str, Any], look: Tensor, pose: Tensor
+) -> None:
+    settings = {**nets, "steps": 10, "dtype": "float64"}
+    compiled = pyfacelat.project(look, pose, **settings)
+    with use_backend("reference"):
+        plain = pyfacelat.project(look, pose, **settings)
+    assert set(plain.backends.values()) == {"reference"}
+    torch.testing.assert_close(compiled.ws, plain.ws, rtol=0, atol=1e-5)
+
+
+def test_pictures_of_a_result(nets: dict[str, Any], look: Tensor, pose: Tensor) -> None:
+    result = pyfacelat.project([look, pose], pose, **nets, steps=2)
+    assert result.pil(1).size == (SIZE, SIZE)
+    assert result.plot().size[0] > 400
+    assert result._repr_html_().count("data:image/png;base64,") == 2
+    assert len(result) == 2 and result.landmark_error.shape == (2,)
 
 
 class TestWrongInputs:
