@@ -10,9 +10,11 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DeviceError",
+    "ExportError",
     "FacelatError",
     "ImageError",
     "LandmarkError",
+    "MissingPackageError",
     "MissingWeightsError",
     "NoFaceError",
     "NonFiniteError",
@@ -59,6 +61,10 @@ class LandmarkError(FacelatError, ValueError):
     """Landmarks have a wrong count, shape or value."""
 
 
+class MissingPackageError(FacelatError, ImportError):
+    """An optional package is needed and absent; the message says which one and how to get it."""
+
+
 class MissingWeightsError(FacelatError, FileNotFoundError):
     """A weight file is needed and absent; the message says which one and where it goes."""
 
@@ -69,6 +75,10 @@ class NonFiniteError(FacelatError, RuntimeError):
 
 class DeviceError(FacelatError, RuntimeError):
     """The device is absent, out of memory, or cannot run what was asked."""
+
+
+class ExportError(FacelatError, RuntimeError):
+    """An exported network does not compute what the network computes, or cannot be loaded."""
 
 
 class OutdirBusyError(FacelatError, OSError):
