@@ -44,6 +44,7 @@ KEYWORDS = {
     "device": "auto",
     "dtype": "auto",
     "graph": "auto",
+    "landmark_backend": "torch",
 }
 RUN_KEYWORDS = {"outdir": None, "resume": False, "callback": None, "progress": False}
 HEAVY = (

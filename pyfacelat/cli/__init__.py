@@ -16,6 +16,7 @@ import typer
 from pyfacelat.cli.convert import convert
 from pyfacelat.cli.demo import demo
 from pyfacelat.cli.doctor import doctor
+from pyfacelat.cli.export import fan as export_fan
 from pyfacelat.cli.project import project
 from pyfacelat.errors import (
     CheckpointError,
@@ -76,6 +77,10 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 for _command in (project, demo, convert, doctor):
     app.command()(_guarded(_command))
+
+_export = typer.Typer(no_args_is_help=True, help="Write networks for other engines.")
+_export.command()(_guarded(export_fan))
+app.add_typer(_export, name="export")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -218,7 +218,8 @@ class _Prediction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,3,S,S] -> [N,68,h,w]."""
-        return self.fan(x)[-1]
+        maps: list[Tensor] = self.fan(x)
+        return maps[-1]
 
 
 def _prepared(fan: FAN) -> _Prediction:

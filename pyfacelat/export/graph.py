@@ -5,7 +5,7 @@ There are seven kinds of them; each has one translation here, and one adjoint, w
 same plain operations. So nothing of torch's backward pass has to be decomposed, no node depends on
 the size of the batch or of the image, and four hourglasses take seconds instead of minutes.
 
-    gradient of y = conv(x, W), stride 1      g -> conv(g, W turned by 180 degrees, channels swapped)
+    gradient of y = conv(x, W), stride 1      g -> conv(g, W turned, channels swapped)
     gradient of y = conv(x, W), other stride  g -> transposed convolution of g with W
     gradient of y = relu(x)                   g -> g where y > 0, else 0
     gradient of y = scale x + shift           g -> scale g
@@ -76,6 +76,10 @@ class Graph:
         """[len(values)] int64."""
         return self.constant(values, np.int64)
 
+    def float32(self, value: float) -> str:
+        """A float32 scalar, whatever the graph's dtype."""
+        return self.constant(value, np.float32)
+
     def weight(self, value: Tensor) -> str:
         """A parameter, in the graph's dtype."""
         return self.constant(value.detach().cpu().float().contiguous().numpy(), self.dtype)
@@ -126,7 +130,7 @@ class _Recorder(TorchDispatchMode):
     """Runs operations as they come, and has each recorded with the names of its tensors."""
 
     def __init__(self, network: Network, image: Tensor, name: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._network = network
         self._names = {id(image): name}
         self._alive: list[Tensor] = [image]  # an id is a name only while its tensor lives
@@ -197,7 +201,7 @@ class Network:
 
     # One method for each operation: names and tensors of the arguments -> (value, adjoint).
 
-    def convolution(self, call: _Call) -> tuple[str, Adjoint]:
+    def _convolution(self, call: _Call) -> tuple[str, Adjoint]:
         image, weight, bias, stride, padding, dilation, transposed, _, groups = call.arguments
         if transposed or groups != 1 or set(dilation) != {1} or len(set(stride)) != 1:
             raise ExportError(f"export: {call}: a convolution of a kind that is not translated")
@@ -206,18 +210,18 @@ class Network:
         inputs = [x, graph.weight(weight)]
         if bias is not None:
             inputs.append(graph.weight(bias))
-        shape = {"kernel_shape": [side] * 2}
-        value = graph.add("Conv", inputs, **shape, strides=[step] * 2, pads=[pad] * 4)
+        square: Any = {"kernel_shape": [side] * 2}
+        value = graph.add("Conv", inputs, **square, strides=[step] * 2, pads=[pad] * 4)
         missing = (image.shape[-1] + 2 * pad - side) % step
 
         def adjoint(g: str) -> list[tuple[str, str]]:
             if step == 1:
                 turned = graph.weight(weight.transpose(0, 1).flip(2, 3))
-                return [(x, graph.add("Conv", [g, turned], **shape, pads=[side - 1 - pad] * 4))]
+                return [(x, graph.add("Conv", [g, turned], **square, pads=[side - 1 - pad] * 4))]
             back = graph.add(
                 "ConvTranspose",
                 [g, inputs[1]],
-                **shape,
+                **square,
                 strides=[step] * 2,
                 pads=[pad] * 4,
                 output_padding=[missing] * 2,
@@ -226,8 +230,8 @@ class Network:
 
         return value, adjoint
 
-    def affine(self, call: _Call) -> tuple[str, Adjoint]:
-        """shift + x * scale as the batch normalisation it was: one node, which engines fuse."""
+    def _affine(self, call: _Call) -> tuple[str, Adjoint]:
+        """Shift and scale as the batch normalisation it was: one node, which engines fuse."""
         shift, image, scale = call.arguments
         graph, x, factor = self.graph, call.name(image), scale.flatten()
         zeros, ones = torch.zeros_like(factor), torch.ones_like(factor)
@@ -238,7 +242,7 @@ class Network:
 
         return normalise(x, shift.flatten()), lambda g: [(x, normalise(g, zeros))]
 
-    def relu(self, call: _Call) -> tuple[str, Adjoint]:
+    def _relu(self, call: _Call) -> tuple[str, Adjoint]:
         graph, x = self.graph, call.name(call.arguments[0])
         value = graph.add("Relu", [x])
 
@@ -249,7 +253,7 @@ class Network:
 
         return value, adjoint
 
-    def average(self, call: _Call) -> tuple[str, Adjoint]:
+    def _average(self, call: _Call) -> tuple[str, Adjoint]:
         if call.arguments[1:] not in (([2, 2],), ([2, 2], [2, 2])):
             raise ExportError(f"export: {call}: only 2x2 pooling is translated")
         graph, x = self.graph, call.name(call.arguments[0])
@@ -260,7 +264,7 @@ class Network:
 
         return self._halve(x), adjoint
 
-    def upsample(self, call: _Call) -> tuple[str, Adjoint]:
+    def _upsample(self, call: _Call) -> tuple[str, Adjoint]:
         image = call.arguments[0]
         if call.result.shape[-1] != 2 * image.shape[-1]:
             raise ExportError(f"export: {call}: only doubling is translated")
@@ -271,7 +275,7 @@ class Network:
 
         return self._double(x), adjoint
 
-    def concatenation(self, call: _Call) -> tuple[str, Adjoint]:
+    def _concatenation(self, call: _Call) -> tuple[str, Adjoint]:
         parts, axis = call.arguments
         graph, names = self.graph, [call.name(part) for part in parts]
         sizes = [part.shape[axis] for part in parts]
@@ -283,7 +287,7 @@ class Network:
 
         return graph.add("Concat", names, axis=axis), adjoint
 
-    def addition(self, call: _Call) -> tuple[str, Adjoint]:
+    def _addition(self, call: _Call) -> tuple[str, Adjoint]:
         a, b = (call.name(tensor) for tensor in call.arguments)
         return self.graph.add("Add", [a, b]), lambda g: [(a, g), (b, g)]
 
@@ -312,13 +316,13 @@ class Network:
 
 
 _TRANSLATIONS: Mapping[Any, Callable[[Network, _Call], tuple[str, Adjoint]]] = {
-    _aten.convolution.default: Network.convolution,
-    _aten.addcmul.default: Network.affine,
-    _aten.relu.default: Network.relu,
-    _aten.relu_.default: Network.relu,
-    _aten.avg_pool2d.default: Network.average,
-    _aten.upsample_nearest2d.default: Network.upsample,
-    _aten.upsample_nearest2d.vec: Network.upsample,
-    _aten.cat.default: Network.concatenation,
-    _aten.add.Tensor: Network.addition,
+    _aten.convolution.default: Network._convolution,
+    _aten.addcmul.default: Network._affine,
+    _aten.relu.default: Network._relu,
+    _aten.relu_.default: Network._relu,
+    _aten.avg_pool2d.default: Network._average,
+    _aten.upsample_nearest2d.default: Network._upsample,
+    _aten.upsample_nearest2d.vec: Network._upsample,
+    _aten.cat.default: Network._concatenation,
+    _aten.add.Tensor: Network._addition,
 }

@@ -29,7 +29,7 @@ def add_points(graph: Graph, maps: str, side: int) -> tuple[str, str]:
     Returns:
         the values points [N,68,2] float32, relative, and confidence [N,68].
     """
-    add, floats = graph.add, lambda value: graph.constant(value, np.float32)
+    add, floats = graph.add, graph.float32
     flat = add("Reshape", [maps, graph.ints(0, 0, -1)])
     confidence = add("ReduceMax", [flat, graph.ints(2)], keepdims=0)
     index = add("ArgMax", [flat], axis=2, keepdims=1)  # [N,68,1]
@@ -66,7 +66,8 @@ def add_loss(
 
     Args:
         graph: what nodes are added to.
-        maps, target: [N,68,H,W] float32.
+        maps: [N,68,H,W] float32.
+        target: the same.
         weights: [68] float32.
         reduction: as in `HeatmapDistance`.
         cells: H * W.
@@ -74,7 +75,7 @@ def add_loss(
     Returns:
         the values loss [N] and d loss / d maps [N,68,H,W].
     """
-    add, floats = graph.add, lambda value: graph.constant(value, np.float32)
+    add, floats = graph.add, graph.float32
     difference = add("Sub", [maps, target])
     column = add("Reshape", [weights, graph.ints(1, -1, 1, 1)])
 

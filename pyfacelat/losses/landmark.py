@@ -97,7 +97,7 @@ class Landmarker(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Heat maps [N,68,H,W] of images [N,3,R,R] in [-1, 1]."""
-        maps = self.net(self._prepare(images))
+        maps = self.net(self.prepare(images))
         last: Tensor = maps[-1] if isinstance(maps, list | tuple) else maps
         return last
 
@@ -106,7 +106,8 @@ class Landmarker(nn.Module):
         """Relative points [N,68,2] and confidence [N,68] of images [N,3,R,R] in [-1, 1]."""
         return heatmaps_to_points(self(images))
 
-    def _prepare(self, images: Tensor) -> Tensor:
+    def prepare(self, images: Tensor) -> Tensor:
+        """What the network sees, [N,3,S,S] in [0, 1], of images [N,3,R,R] in [-1, 1]."""
         side, size = images.shape[-1], self.size
         if side != size:
             if self.resize == "nearest":

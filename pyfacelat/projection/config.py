@@ -28,6 +28,7 @@ Term = Literal["perceptual", "landmark", "noise", "pixel", "colour", "prior", "s
 Space = Literal["w", "w+"]
 Coordinates = Literal["raw", "whitened"]
 TargetMaps = Literal["image", "points"]
+LandmarkBackend = Literal["torch", "onnx"]
 
 TERMS: tuple[str, ...] = get_args(Term)
 SPACES: tuple[str, ...] = get_args(Space)
@@ -86,6 +87,8 @@ class ProjectionConfig:
         group_weights: one weight per landmark, 68 numbers.
         perceptual_size: images are area-shrunk to at most this many pixels before the look term.
         seed: of the noise maps and the latent noise.
+        landmark_backend: what computes the landmark term and its gradient: "torch", or "onnx" for
+            onnxruntime, which rounds in another order.
         w_samples, w_seed: the generator's own w are measured on this many z from this seed.
 
     """
@@ -103,6 +106,7 @@ class ProjectionConfig:
     seed: int = 303
     w_samples: int = 10_000
     w_seed: int = 123
+    landmark_backend: LandmarkBackend = "torch"
 
     def __post_init__(self) -> None:
         for field, allowed in (
@@ -112,6 +116,7 @@ class ProjectionConfig:
             ("reduction", get_args(Reduction)),
             ("resize", get_args(Resize)),
             ("normalize", get_args(Normalize)),
+            ("landmark_backend", get_args(LandmarkBackend)),
         ):
             check_choice(field, getattr(self, field), allowed)
         if not 0 <= self.seed < 2**63:
@@ -189,6 +194,7 @@ def make_config(
     loss_weights: Mapping[str, float] | None = None,
     group_weights: GroupWeights | None = None,
     seed: int | None = None,
+    landmark_backend: str | None = None,
 ) -> ProjectionConfig:
     """A preset with overrides.
 
@@ -200,6 +206,7 @@ def make_config(
             term; a term that no stage has joins the last one; 0 switches a term off.
         group_weights: see `faces.groups.expand`.
         seed: see `ProjectionConfig`.
+        landmark_backend: "torch" or "onnx"; None keeps the preset's.
 
     Raises:
         ConfigError: unknown preset, space or term, or a value out of range.
@@ -220,6 +227,8 @@ def make_config(
         changes["seed"] = seed
     if group_weights is not None:
         changes["group_weights"] = tuple(expand(group_weights).tolist())
+    if landmark_backend is not None:
+        changes["landmark_backend"] = landmark_backend
     stages = config.stages
     if loss_weights is not None:
         stages = _with_weights(stages, loss_weights)

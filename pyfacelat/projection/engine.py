@@ -19,7 +19,6 @@ from pyfacelat.images import shrink_to, to_uint8
 from pyfacelat.latents import load_latents
 from pyfacelat.losses import latent as latent_terms
 from pyfacelat.losses.colour import colour_distance, colour_slices
-from pyfacelat.losses.landmark import HeatmapDistance
 from pyfacelat.losses.noise import noise_regulariser
 from pyfacelat.losses.objective import TermFunction
 from pyfacelat.losses.pixel import pixel_distance, thumbnail
@@ -27,6 +26,7 @@ from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.ops import backend_report
 from pyfacelat.projection.config import ProjectionConfig, Stage, make_config
 from pyfacelat.projection.inputs import Inputs, read_inputs
+from pyfacelat.projection.landmark_term import landmark_term
 from pyfacelat.projection.loop import Callback, Run
 from pyfacelat.projection.networks import encode, load_networks
 from pyfacelat.projection.outdir import Outdir
@@ -59,6 +59,7 @@ class Projector:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         graph: bool | str = "auto",
+        landmark_backend: str = "torch",
     ) -> None:
         self.config = make_config(
             preset,
@@ -67,6 +68,7 @@ class Projector:
             loss_weights=loss_weights,
             group_weights=group_weights,
             seed=seed,
+            landmark_backend=landmark_backend,
         )
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype)
@@ -84,6 +86,9 @@ class Projector:
         self.generator, self.perceptual = nets.generator, nets.perceptual
         self.landmarker, self._encoder = nets.landmarker, nets.encoder
         self._init = self._given_latents(init)
+        self._landmark = landmark_term(
+            self.config, self.landmarker, device=self.device, dtype=self.dtype
+        )
         loaded = time.perf_counter()
         self.statistics = measure(
             self.generator, samples=self.config.w_samples, seed=self.config.w_seed
@@ -212,13 +217,11 @@ class Projector:
     ) -> dict[str, TermFunction]:
         """The loss terms of a stage; what depends on the targets alone is computed here, once."""
         size = self.config.perceptual_size
-        weights = torch.tensor(self.config.group_weights, device=self.device, dtype=self.dtype)
-        distance = HeatmapDistance(weights, self.config.reduction)
         pivot = self.space.whiten(start).detach()
         with torch.no_grad():
             small, palette = thumbnail(look), colour_slices(look)
         terms: dict[str, TermFunction] = {
-            "landmark": lambda c: distance(self.landmarker(shrink_to(c.images, size)), maps),
+            "landmark": lambda c: self._landmark.distance(shrink_to(c.images, size), maps),
             "noise": lambda c: noise_regulariser(c.noise.values()),
             "pixel": lambda c: pixel_distance(thumbnail(c.images), small),
             "colour": lambda c: colour_distance(colour_slices(c.images), palette),
@@ -273,7 +276,8 @@ class Projector:
                 row["op"]: row["used"]
                 for row in backend_report()
                 if row["device"] == self.device.type
-            },
+            }
+            | {"landmark_term": self._landmark.backend},
             look=to_uint8(look).cpu().numpy(),
             landmark_image=None if target_image is None else to_uint8(target_image).cpu().numpy(),
             target_landmarks=(points * side).float().cpu(),
@@ -305,6 +309,7 @@ def project(
     resume: bool = False,
     callback: Callback | None = None,
     progress: bool = False,
+    landmark_backend: str = "torch",
 ) -> ProjectionResult:
     """Project a face into a generator's latent space under a look target and a landmark target.
 
@@ -338,6 +343,8 @@ def project(
         resume: continue a run that was interrupted in `outdir`; gives the same bits on CPU.
         callback: called with a `StepInfo` every 20 steps; returning False stops the run.
         progress: show a progress bar.
+        landmark_backend: "torch", or "onnx": the landmark network and its gradient run in
+            onnxruntime (extra `onnx`, or `onnx-gpu`), exported on first use.
 
     Returns:
         a `ProjectionResult`.
@@ -346,6 +353,7 @@ def project(
         ImageError, LandmarkError, ConfigError: a bad argument, before any work.
         CheckpointError, MissingWeightsError: a network file is malformed, or absent.
         DeviceError: the device is not there, or out of memory.
+        MissingPackageError: `landmark_backend` needs a package that is not installed.
         NonFiniteError: a loss became NaN or infinite; with `outdir` the last finite state is there.
         OutdirBusyError: another run writes to `outdir`.
     """
@@ -366,6 +374,7 @@ def project(
         device=device,
         dtype=dtype,
         graph=graph,
+        landmark_backend=landmark_backend,
     )
     return projector._project(inputs, outdir, resume, callback, progress)
 
