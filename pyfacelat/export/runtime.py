@@ -109,6 +109,11 @@ class OrtGraph:
             DeviceError: onnxruntime could not run the graph.
         """
         count = len(inputs["image"])
+        if count == 0:
+            return {
+                name: torch.empty(_sizes(shape, 0), device=self.device)
+                for name, shape in self._outputs.items()
+            }
         binding = self._session.io_binding()
         alive = []
         for name, shape in self._shapes.items():
@@ -119,8 +124,6 @@ class OrtGraph:
             # Deterministic mode fills `empty`; onnxruntime overwrites every element.
             results[name] = torch.empty(_sizes(shape, count), device=self.device)
             self._bind(binding.bind_output, name, results[name])
-        if count == 0:
-            return results
         try:
             self._run(binding, [*alive, *results.values()])
         except Exception as error:  # onnxruntime has its own kinds, none of them public
