@@ -60,7 +60,7 @@ def starting(start: str) -> list[list[str]]:
 
 def test_every_command_is_covered_here() -> None:
     known = ("make demo", "make test", "pip install", "pyfacelat project", "pyfacelat doctor",
-             "pyfacelat convert")  # fmt: skip
+             "pyfacelat convert", "pyfacelat export")  # fmt: skip
     assert all(command.startswith(known) for command in COMMANDS)
 
 
@@ -103,6 +103,13 @@ def test_convert(folder: Path) -> None:
     before, after = load_generator("ffhq.pkl"), load_generator("ffhq.safetensors")
     for name, value in before.state_dict().items():
         assert torch.equal(after.state_dict()[name], value)
+
+
+def test_export(folder: Path) -> None:
+    for arguments in starting("pyfacelat export"):
+        assert main(arguments[1:]) == 0
+    assert (folder / "landmarks.onnx").is_file()
+    assert (folder / "loss.onnx").is_file()
 
 
 def test_doctor(folder: Path) -> None:

@@ -68,6 +68,9 @@ def project(
     init: Annotated[str, typer.Option(help="auto, mean, encoder, or a file of latents.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 303,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    landmark_backend: Annotated[
+        str, typer.Option(help="Engine of the landmark term: torch, or onnx (onnxruntime).")
+    ] = "torch",
     save_video: Annotated[
         bool, typer.Option("--save-video/--no-save-video", help="Write proj.mp4 as well.")
     ] = False,
@@ -101,6 +104,7 @@ def project(
         init=init,
         seed=seed,
         device=device,
+        landmark_backend=landmark_backend,
         resume=resume,
     )
 
