@@ -175,19 +175,23 @@ def test_a_package_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_projection(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same end as with torch, within 1 %, and a result that says what ran."""
+    """The same end as with torch, within 1 %, and a result that says what ran.
+
+    Rounding moves the way there: unsettled after 50 steps, ends differ by up to 1 %; after 120 by
+    0.1 %, as much as after a change of the weights by 1e-7.
+    """
     monkeypatch.setenv("PYFACELAT_HOME", str(cache))
     ends = {}
     for backend in ("torch", "onnx"):
         result = pyfacelat.project(
             [str(ASSETS / "look.png"), str(ASSETS / "landmarks.png")],
             str(ASSETS / "landmarks.png"),
-            steps=50,
+            steps=120,
             landmark_backend=backend,
         )
         ends[backend] = result.losses["total"][-1]
         assert result.config.landmark_backend == backend
-        assert result.losses["landmark"].shape == (50, 2)
+        assert result.losses["landmark"].shape == (120, 2)
     assert result.backends["landmark_term"] == "onnxruntime cpu"
     assert ((ends["onnx"] - ends["torch"]).abs() / ends["torch"]).max() < 0.01
     kept = make_config(result.config)
