@@ -83,7 +83,8 @@ def encode(encoder: SampleEncoder, generator: Generator, look: Tensor) -> Tensor
             look, size=(size, size), mode="bilinear", align_corners=False
         )
     z = encoder.latent(look.float())
-    return generator.mapping(z.to(generator.mapping.w_avg.dtype), None)
+    ws: Tensor = generator.mapping(z.to(generator.mapping.w_avg.dtype), None)
+    return ws
 
 
 def _generator(
