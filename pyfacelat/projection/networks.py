@@ -82,7 +82,8 @@ def encode(encoder: SampleEncoder, generator: Generator, look: Tensor) -> Tensor
         look = nn.functional.interpolate(
             look, size=(size, size), mode="bilinear", align_corners=False
         )
-    z = encoder.latent(look.float())
+    # One by one: rounding depends on the batch size, and the first steps of Adam magnify it.
+    z = torch.cat([encoder.latent(image[None].float()) for image in look])
     ws: Tensor = generator.mapping(z.to(generator.mapping.w_avg.dtype), None)
     return ws
 
