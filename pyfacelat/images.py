@@ -9,10 +9,10 @@ checked from the header before anything is decoded.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pyfacelat.errors import ImageError
+from pyfacelat.files import write_atomically
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor"
 
@@ -190,16 +191,9 @@ def shrink_to(images: Tensor, size: int) -> Tensor:
 def save_png(path: str | os.PathLike[str], image: np.ndarray[Any, Any] | Image.Image) -> None:
     """Write a PNG so that the file is either whole or absent (temporary name, then rename)."""
     pil = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            pil.save(file, format="PNG")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()
+    pil.save(buffer, format="PNG")
+    write_atomically(path, buffer.getvalue())
 
 
 def tile(images: Sequence[np.ndarray[Any, Any]], *, gap: int = 4) -> np.ndarray[Any, Any]:

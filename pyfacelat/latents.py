@@ -7,18 +7,15 @@ larger in memory than a fixed limit.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import os
 import re
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -27,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyfacelat.errors import CheckpointError
+from pyfacelat.files import write_atomically
 
 __all__ = ["load_latents", "load_noise", "normalise_latents", "save_latents", "save_noise"]
 
@@ -95,7 +93,7 @@ def save_latents(path: PathLike, ws: Tensor) -> None:
         np.save(buffer, array, allow_pickle=False)
     else:
         np.savez(buffer, w=array)
-    _replace(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def save_noise(path: PathLike, noise: Mapping[str, Tensor]) -> None:
@@ -119,7 +117,7 @@ def save_noise(path: PathLike, noise: Mapping[str, Tensor]) -> None:
         arrays[name] = _array(name, value)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    _replace(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def load_latents(path: PathLike, *, num_ws: int | None = None, w_dim: int | None = None) -> Tensor:
@@ -275,20 +273,3 @@ def _parse_npy(path: PathLike, data: bytes, place: str) -> NDArray[np.float32]:
     if not np.isfinite(out).all():
         _fail(path, "has values that are not finite (in float32)", place)
     return out
-
-
-def _replace(path: PathLike, content: bytes) -> None:
-    """Write a file through a temporary one beside it."""
-    target = Path(path)
-    fd, temporary = tempfile.mkstemp(prefix=".tmp-", dir=target.resolve().parent)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise

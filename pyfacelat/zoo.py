@@ -169,7 +169,7 @@ def load_generator(
         MissingWeightsError: there is no such file or name.
         DeviceError: the device is not there.
     """
-    where = _device(device)
+    where = check_device(device)
     checkpoint = _open(path_or_name, {"sample": "sample-generator"}, "network")
     config = config_of(checkpoint, "stylegan2-generator", GeneratorConfig)
     stats = {k: v for k, v in checkpoint.tensors.items() if k.startswith("w_stats.")}
@@ -186,7 +186,7 @@ def load_discriminator(
 
     Args, Raises: as `load_generator`; no discriminator is known by name.
     """
-    where = _device(device)
+    where = check_device(device)
     checkpoint = _open(path_or_name, {}, "network", part="discriminator")
     config = config_of(checkpoint, "stylegan2-discriminator", DiscriminatorConfig)
     return _frozen(_build(Discriminator, config, checkpoint, checkpoint.tensors, dtype), where)
@@ -199,7 +199,7 @@ def load_landmarker(
 
     Raises: as `load_generator`; MissingWeightsError says where 2DFAN-4 comes from and goes.
     """
-    where = _device(device)
+    where = check_device(device)
     names = {"2dfan4": "2dfan4", "sample": "sample-landmarker"}
     checkpoint = _open(name_or_path, names, "landmarker")
     config = config_of(checkpoint, "fan", FANConfig)
@@ -213,7 +213,7 @@ def load_encoder(
 
     Raises: as `load_generator`.
     """
-    where = _device(device)
+    where = check_device(device)
     return _frozen(_encoder(_open(name, {"sample": "sample-encoder"}, "encoder"), dtype), where)
 
 
@@ -230,7 +230,7 @@ def load_perceptual(
 
     Raises: as `load_generator`; MissingWeightsError says where VGG16 comes from and goes.
     """
-    where = _device(device)
+    where = check_device(device)
     if name == "lpips-vgg16":
         trunk, lins = _open_known("vgg16"), _open_known("lpips-lins")
         expect_kind(trunk, "vgg16")
@@ -247,21 +247,24 @@ def load_perceptual(
     return _frozen(net.to(dtype or torch.float32), where)
 
 
-# Finding and reading files
-
-
-def _device(device: Device) -> torch.device:
+def check_device(device: Device) -> torch.device:
+    """The device of that name; DeviceError if it is not one, or not there."""
     try:
         where = torch.device(device)
-    except RuntimeError:
-        raise DeviceError(f"device: {device!r} is no device") from None
-    if where.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (where.index or 0) >= count:
-            raise DeviceError(f"device: {where} asked for, {count} CUDA devices are there")
-    elif where.type != "cpu":
-        raise DeviceError(f"device: expected cpu or cuda, got {where}")
+    except (RuntimeError, TypeError):
+        where = None
+    if where is None or where.type not in ("cpu", "cuda"):
+        raise DeviceError(f'device: expected "cpu", "cuda" or "cuda:N", got {str(device)!r}')
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if where.type == "cuda" and (where.index or 0) >= count:
+        raise DeviceError(
+            f"device: {str(device)!r} was asked for, and {count} CUDA devices are there"
+            + ("" if count else '; use "cpu"')
+        )
     return where
+
+
+# Finding and reading files
 
 
 def _open(

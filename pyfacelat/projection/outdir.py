@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pyfacelat.errors import CheckpointError, ConfigError, OutdirBusyError
+from pyfacelat.files import write_atomically
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.projection.config import ProjectionConfig
 
@@ -72,11 +73,8 @@ class Outdir:
 
     def save_state(self, tensors: dict[str, Tensor], identity: str) -> None:
         """Write the state under a temporary name, flush it to disk, and rename it."""
-        temporary = self.path / f".{_STATE}.tmp"
-        save_file(tensors, temporary, metadata={"identity": identity})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path / _STATE)
+        content = save(tensors, metadata={"identity": identity})
+        write_atomically(self.path / _STATE, content)
 
     def load_state(self, identity: str) -> dict[str, Tensor] | None:
         """The saved state, or None if there is none.
@@ -124,17 +122,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or absent."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -21,11 +21,11 @@ from torch import Tensor
 from pyfacelat.faces.draw import draw_landmarks
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.faces.landmarks import normalised_error
+from pyfacelat.files import write_atomically
 from pyfacelat.images import save_png, tile, to_uint8
 from pyfacelat.latents import save_latents, save_noise
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.projection.config import ProjectionConfig
-from pyfacelat.projection.outdir import write_atomically
 from pyfacelat.projection.report import loss_chart, report_html
 from pyfacelat.version import __version__
 

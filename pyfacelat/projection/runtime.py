@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import torch
 
-from pyfacelat.errors import ConfigError, DeviceError
+from pyfacelat.errors import ConfigError
 from pyfacelat.projection.config import check_choice
+from pyfacelat.zoo import check_device
 
 _DTYPES = {"auto": torch.float32, "float32": torch.float32, "float64": torch.float64}
 
@@ -24,23 +25,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise DeviceError(
-            f'device: expected "auto", "cpu", "cuda" or "cuda:N", got {device!r}'
-        ) from None
-    if found.type not in ("cpu", "cuda"):
-        raise DeviceError(f'device: expected "auto", "cpu", "cuda" or "cuda:N", got {device!r}')
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            f'device: {device!r} was asked for, and no CUDA device is there; use "cpu"'
-        )
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"device: {device!r} was asked for, and there are {torch.cuda.device_count()}"
-        )
-    return found
+    return check_device(device)
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from pyfacelat import checkpoints, procface
 from pyfacelat.faces.groups import GROUPS
+from pyfacelat.files import write_atomically
+from pyfacelat.images import save_png
 from pyfacelat.nets.fan import FAN
 from pyfacelat.nets.sample_encoder import SampleEncoder
 from pyfacelat.nets.stylegan2 import Generator
@@ -96,10 +96,8 @@ def write_examples(directory: Path) -> None:
             content["latent"] = [float(v) for v in z]
         else:
             content["source"] = "look with the pose and expression of landmarks"
-        _replace(directory / f"{name}.json", json.dumps(content, indent=1).encode() + b"\n")
-        temporary = directory / f".{name}.tmp.png"
-        Image.fromarray(out["image"][0]).save(temporary, optimize=True)
-        os.replace(temporary, directory / f"{name}.png")
+        write_atomically(directory / f"{name}.json", json.dumps(content, indent=1).encode() + b"\n")
+        save_png(directory / f"{name}.png", out["image"][0])
 
 
 def write_card(
@@ -117,7 +115,7 @@ def write_card(
         facts: label -> value lines, such as data hashes and commands.
     """
     content = {"numbers": numbers, "runs": runs, "facts": facts}
-    _replace(directory / "model_card.json", json.dumps(content, indent=1).encode() + b"\n")
+    write_atomically(directory / "model_card.json", json.dumps(content, indent=1).encode() + b"\n")
     generator, fan, judge = numbers["generator"], numbers["fan"], numbers["judge"]
     encoder = numbers["encoder"]
     r2 = sorted(encoder["r2"].items(), key=lambda item: -item[1])
@@ -177,7 +175,7 @@ def write_card(
                 f"| {run} | {part['phase']} | {part['steps']} | {part['images']} | "
                 f"{part.get('faces', '')} | {part['seconds'] / 60:.1f} | {last} |"
             )
-    _replace(directory / "MODEL_CARD.md", ("\n".join(lines) + "\n").encode())
+    write_atomically(directory / "MODEL_CARD.md", ("\n".join(lines) + "\n").encode())
 
 
 def _percent(ratio: float) -> str:
@@ -196,9 +194,3 @@ def _export(
         for name, value in tensors.items()
     }
     checkpoints.write_safetensors(path, kind, config, half, metadata=dict(about))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

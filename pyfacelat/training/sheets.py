@@ -8,15 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-__all__ = ["draw_points", "save_sheet", "to_uint8"]
+from pyfacelat.images import save_png, to_uint8
 
-
-def to_uint8(images: Tensor) -> Tensor:
-    """[N,3,H,W] in [-1,1] -> [N,H,W,3] uint8."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+__all__ = ["draw_points", "save_sheet"]
 
 
 def draw_points(images: Tensor, points: Tensor, colour: Sequence[float] = (-1, 1, -1)) -> Tensor:
@@ -42,7 +38,5 @@ def save_sheet(path: str | os.PathLike[str], rows: Sequence[Tensor], enlarge: in
     width = max(line.shape[1] for line in lines)
     lines = [np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0))) for line in lines]
     sheet = np.concatenate(lines).repeat(enlarge, 0).repeat(enlarge, 1)
-    temporary = path.with_suffix(".tmp.png")
-    Image.fromarray(sheet).save(temporary)
-    os.replace(temporary, path)
+    save_png(path, sheet)
     return path

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from pyfacelat.errors import CheckpointError, ConfigError, OutdirBusyError
-from pyfacelat.projection.outdir import Outdir, write_atomically
+from pyfacelat.files import write_atomically
+from pyfacelat.projection.outdir import Outdir
 
 
 def lock(folder: Path, pid: int, host: str | None = None) -> None:
