@@ -1,1 +1,1 @@
-"""Faces: landmark groups, heat maps and points, drawing."""
+"""Faces: landmark groups, heat maps and points, drawing, the FFHQ crop."""
