@@ -7,8 +7,7 @@ of FAN those of face_alignment, names of VGG16 torchvision's; this package uses 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from .shapes import Config, Shapes, batch_norm, conv, dense
 
 __all__ = [
     "LPIPS_VGG_CHANNELS",
@@ -20,9 +19,6 @@ __all__ = [
     "generator_tensors",
     "vgg16_tensors",
 ]
-
-Config = Mapping[str, Any]
-Shapes = dict[str, tuple[int, ...]]
 
 # Taps that a layer gets when the published code does not pass the config's filter on to it.
 _DEFAULT_TAPS = 4
@@ -55,22 +51,17 @@ def _filter_shape(taps: int) -> tuple[int, ...]:
     return taps, taps
 
 
-def _dense(out: Shapes, name: str, fan_in: int, fan_out: int) -> None:
-    out[f"{name}.weight"] = (fan_out, fan_in)
-    out[f"{name}.bias"] = (fan_out,)
-
-
 def _mapping(out: Shapes, config: Config, z_dim: int, w_dim: int, *, average: bool) -> None:
     c_dim = config["c_dim"]
     embed = 0
     if c_dim > 0:
         embed = config["embed_features"] or w_dim
-        _dense(out, "mapping.embed", c_dim, embed)
+        dense(out, "mapping.embed", c_dim, embed)
     hidden = config["mapping_layer_features"] or w_dim
     count = config["num_mapping_layers"]
     widths = [z_dim + embed, *[hidden] * (count - 1), w_dim]
     for i in range(count):
-        _dense(out, f"mapping.fc{i}", widths[i], widths[i + 1])
+        dense(out, f"mapping.fc{i}", widths[i], widths[i + 1])
     if average:
         out["mapping.w_avg"] = (w_dim,)
 
@@ -93,14 +84,14 @@ def generator_tensors(config: Config) -> Shapes:
         for layer, fan_in, layer_taps in [*layers, ("conv1", width, _DEFAULT_TAPS)]:
             name = f"{block}.{layer}"
             out[f"{name}.resample_filter"] = _filter_shape(layer_taps)
-            _dense(out, f"{name}.affine", w_dim, fan_in)
+            dense(out, f"{name}.affine", w_dim, fan_in)
             out[f"{name}.weight"] = (width, fan_in, 3, 3)
             out[f"{name}.bias"] = (width,)
             if config["use_noise"]:
                 out[f"{name}.noise_const"] = (res, res)
                 out[f"{name}.noise_strength"] = ()
         if res == config["img_resolution"] or config["architecture"] == "skip":
-            _dense(out, f"{block}.torgb.affine", w_dim, width)
+            dense(out, f"{block}.torgb.affine", w_dim, width)
             out[f"{block}.torgb.weight"] = (colours, width, 1, 1)
             out[f"{block}.torgb.bias"] = (colours,)
         if previous and config["architecture"] == "resnet":
@@ -116,7 +107,7 @@ def discriminator_tensors(config: Config) -> Shapes:
     colours, architecture = config["img_channels"], config["architecture"]
     taps = len(config["resample_filter"])
 
-    def conv(
+    def layer(
         name: str,
         fan_in: int,
         fan_out: int,
@@ -125,40 +116,28 @@ def discriminator_tensors(config: Config) -> Shapes:
         bias: bool = True,
     ) -> None:
         out[f"{name}.resample_filter"] = _filter_shape(taps)
-        _conv(out, name, fan_in, fan_out, size, bias)
+        conv(out, name, fan_in, fan_out, size, bias)
 
     for res in reversed(_resolutions(config["img_resolution"])[1:]):
         width, after = _channels(config, res), _channels(config, res // 2)
         block = f"b{res}"
         out[f"{block}.resample_filter"] = _filter_shape(taps)
         if res == config["img_resolution"] or architecture == "skip":
-            conv(f"{block}.fromrgb", colours, width, 1)
-        conv(f"{block}.conv0", width, width, 3)
-        conv(f"{block}.conv1", width, after, 3, taps)
+            layer(f"{block}.fromrgb", colours, width, 1)
+        layer(f"{block}.conv0", width, width, 3)
+        layer(f"{block}.conv1", width, after, 3, taps)
         if architecture == "resnet":
-            conv(f"{block}.skip", width, after, 1, taps, bias=False)
+            layer(f"{block}.skip", width, after, 1, taps, bias=False)
     width = _channels(config, 4)
     label = (config["cmap_dim"] or width) if config["c_dim"] > 0 else 0
     if label:
         _mapping(out, config, 0, label, average=False)
     if architecture == "skip":
-        conv("b4.fromrgb", colours, width, 1)
-    conv("b4.conv", width + config["mbstd_num_channels"], width, 3)
-    _dense(out, "b4.fc", width * 16, width)
-    _dense(out, "b4.out", width, label or 1)
+        layer("b4.fromrgb", colours, width, 1)
+    layer("b4.conv", width + config["mbstd_num_channels"], width, 3)
+    dense(out, "b4.fc", width * 16, width)
+    dense(out, "b4.out", width, label or 1)
     return out
-
-
-def _batch_norm(out: Shapes, name: str, width: int) -> None:
-    for part in ("weight", "bias", "running_mean", "running_var"):
-        out[f"{name}.{part}"] = (width,)
-    out[f"{name}.num_batches_tracked"] = ()
-
-
-def _conv(out: Shapes, name: str, fan_in: int, fan_out: int, size: int, bias: bool = True) -> None:
-    out[f"{name}.weight"] = (fan_out, fan_in, size, size)
-    if bias:
-        out[f"{name}.bias"] = (fan_out,)
 
 
 def fan_tensors(config: Config) -> Shapes:
@@ -169,14 +148,14 @@ def fan_tensors(config: Config) -> Shapes:
     def block(name: str, fan_in: int, fan_out: int) -> None:
         widths = [fan_in, fan_out // 2, fan_out // 4, fan_out // 4]
         for i in range(3):
-            _batch_norm(out, f"{name}.bn{i + 1}", widths[i])
-            _conv(out, f"{name}.conv{i + 1}", widths[i], widths[i + 1], 3, bias=False)
+            batch_norm(out, f"{name}.bn{i + 1}", widths[i])
+            conv(out, f"{name}.conv{i + 1}", widths[i], widths[i + 1], 3, bias=False)
         if fan_in != fan_out:
-            _batch_norm(out, f"{name}.downsample.0", fan_in)
-            _conv(out, f"{name}.downsample.2", fan_in, fan_out, 1, bias=False)
+            batch_norm(out, f"{name}.downsample.0", fan_in)
+            conv(out, f"{name}.downsample.2", fan_in, fan_out, 1, bias=False)
 
-    _conv(out, "conv1", 3, width // 4, 7)
-    _batch_norm(out, "bn1", width // 4)
+    conv(out, "conv1", 3, width // 4, 7)
+    batch_norm(out, "bn1", width // 4)
     block("conv2", width // 4, width // 2)
     block("conv3", width // 2, width // 2)
     block("conv4", width // 2, width)
@@ -185,12 +164,12 @@ def fan_tensors(config: Config) -> Shapes:
         for part in (*levels, "b2_plus_1"):
             block(f"m{i}.{part}", width, width)
         block(f"top_m_{i}", width, width)
-        _conv(out, f"conv_last{i}", width, width, 1)
-        _batch_norm(out, f"bn_end{i}", width)
-        _conv(out, f"l{i}", width, points, 1)
+        conv(out, f"conv_last{i}", width, width, 1)
+        batch_norm(out, f"bn_end{i}", width)
+        conv(out, f"l{i}", width, points, 1)
         if i + 1 < config["num_stacks"]:
-            _conv(out, f"bl{i}", width, width, 1)
-            _conv(out, f"al{i}", points, width, 1)
+            conv(out, f"bl{i}", width, width, 1)
+            conv(out, f"al{i}", points, width, 1)
     return out
 
 
@@ -200,15 +179,15 @@ def encoder_tensors(config: Config) -> Shapes:
     below = 3
     for i, width in enumerate(config["widths"]):
         for j, fan_in in enumerate((below, width)):
-            _conv(out, f"stages.{i}.{j}.conv", fan_in, width, 3, bias=False)
-            _batch_norm(out, f"stages.{i}.{j}.norm", width)
+            conv(out, f"stages.{i}.{j}.conv", fan_in, width, 3, bias=False)
+            batch_norm(out, f"stages.{i}.{j}.norm", width)
         below = width
     hidden = config["hidden"]
     out["hidden.weight"] = (hidden, below * 16)
-    _batch_norm(out, "hidden_norm", hidden)
-    _dense(out, "latent_head", hidden, config["z_dim"])
+    batch_norm(out, "hidden_norm", hidden)
+    dense(out, "latent_head", hidden, config["z_dim"])
     if config["num_landmarks"]:
-        _dense(out, "landmark_head", hidden, 2 * config["num_landmarks"])
+        dense(out, "landmark_head", hidden, 2 * config["num_landmarks"])
     return out
 
 
@@ -216,7 +195,7 @@ def vgg16_tensors(config: Config) -> Shapes:
     """Name -> shape for the convolutions of torchvision's VGG16; there is nothing to configure."""
     out: Shapes = {}
     for index, (fan_in, fan_out) in VGG16_CONVS.items():
-        _conv(out, f"features.{index}", fan_in, fan_out, 3)
+        conv(out, f"features.{index}", fan_in, fan_out, 3)
     return out
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .checkpoint import Checkpoint, check_shapes, materialise
+from .checkpoint import Checkpoint
 from .container import read_zip
-from .names import expected_tensors
 from .nvidia import PERSISTENCE_HINT
 from .opcodes import Machine
 from .records import COMMON_GLOBALS, Global, InertDict
 from .source import Source, shown
+from .statedicts import identify, take
 from .storages import (
     STORAGE_GLOBALS,
     TENSOR_GLOBALS,
@@ -30,6 +30,8 @@ __all__ = ["read_torch"]
 
 _MAX_TENSORS = 20_000
 _MAX_NAME_CHARS = 256
+# What torch.nn.DataParallel puts before every name.
+_PARALLEL = "module."
 
 _TORCH_GLOBALS: dict[tuple[str, str], Global] = {
     **{key: COMMON_GLOBALS[key] for key in (("collections", "OrderedDict"),)},
@@ -111,30 +113,9 @@ def _state_dict(source: Source, value: object) -> dict[str, TensorRecord]:
         if type(item) is not TensorRecord:
             source.fail(f"is {shown(item)}, not a tensor", f"entry {shown(name)}")
         out[name] = item
+    if out and all(name.startswith(_PARALLEL) for name in out):
+        out = {name.removeprefix(_PARALLEL): record for name, record in out.items()}
     return out
-
-
-def _fan_config(source: Source, records: dict[str, TensorRecord]) -> dict[str, Any]:
-    """face_alignment's FAN: as many stacks as it has heads l0, l1, ..."""
-    stacks = 0
-    while f"l{stacks}.weight" in records:
-        stacks += 1
-    head = records["l0.weight"].size
-    if stacks > 8 or len(head) != 4 or not 1 <= head[0] <= 10_000 or not 8 <= head[1] <= 1024:
-        source.fail(f"a FAN with {stacks} stacks and a head of shape {list(head)}", "l0.weight")
-    depth = 1
-    while f"m0.b1_{depth + 1}.bn1.weight" in records:
-        depth += 1
-    if depth > 6:
-        source.fail(f"a FAN with hourglasses of depth {depth}")
-    return {
-        "num_stacks": stacks,
-        "width": head[1],
-        "depth": depth,
-        "num_landmarks": head[0],
-        "input_size": 256,
-        "stem": "fan",
-    }
 
 
 def read_torch(source: Source) -> Checkpoint:
@@ -150,28 +131,7 @@ def read_torch(source: Source) -> Checkpoint:
         else read_legacy(source, source.data, _TORCH_GLOBALS, hints=_HINTS)
     )
     records = _state_dict(source, value)
-    config: dict[str, Any] = {}
-    if "features.0.weight" in records:
-        kind = "vgg16"
-        # The classifier is 89 % of the file and of no use here.
-        records = {k: r for k, r in records.items() if not k.startswith("classifier.")}
-    elif "lin0.model.1.weight" in records:
-        kind = "lpips-lins"
-    elif {"conv1.weight", "l0.weight", "m0.b1_1.bn1.weight"} <= records.keys():
-        kind, config = "fan", _fan_config(source, records)
-    else:
-        first = ", ".join(shown(name, 40) for name in list(records)[:3])
-        source.fail(
-            f"holds {len(records)} tensors of a network that is not known here; the first are: "
-            f"{first or 'none'}"
-        )
-    expected = expected_tensors(kind, config)
-    check_shapes(source, expected, {name: record.size for name, record in records.items()})
-    for name, record in records.items():
-        dtype = record.storage.dtype
-        # BatchNorm counts its batches in int64.
-        if not (dtype.is_floating_point or name.endswith(".num_batches_tracked")):
-            source.fail(f"has dtype {dtype}, not a floating-point one", name)
-    tensors = materialise(source, {name: records[name] for name in expected})
+    layout = identify(source, records)
+    tensors = take(source, records, layout)
     form = "torch-zip" if zipped else "torch-legacy"
-    return Checkpoint(kind, config, tensors, {"format": form}, source.name)
+    return Checkpoint(layout.kind, layout.config, tensors, {"format": form}, source.name)

@@ -92,6 +92,20 @@ def test_vgg16_without_its_classifier(tmp_path: Path) -> None:
         checkpoints.read(path)
 
 
+def test_names_of_data_parallel_and_files_without_counters(tmp_path: Path) -> None:
+    net = randomised(FAN(FANConfig(num_stacks=1, width=16, depth=1)))
+    state = {k: v for k, v in net.state_dict().items() if "num_batches" not in k}
+    path = tmp_path / "x.pth.tar"
+    torch.save({f"module.{k}": v for k, v in state.items()}, path)
+    found = checkpoints.read(path)
+    assert found.kind == "fan" and found.tensors.keys() == net.state_dict().keys()
+    assert all(torch.equal(found.tensors[k], v) for k, v in state.items())
+    assert found.tensors["bn1.num_batches_tracked"].dtype == torch.int64
+    torch.save({f"module.{k}": v for k, v in state.items() if k != "bn1.weight"}, path)
+    with pytest.raises(CheckpointError, match=r"bn1\.weight: is missing"):
+        checkpoints.read(path)
+
+
 @pytest.mark.parametrize("net", ["vgg", "alex", "squeeze"])
 def test_files_of_the_lpips_package(net: str) -> None:
     """Written in 2018 by Python 2 on a GPU: another dialect of the legacy stream."""

@@ -1,0 +1,126 @@
+"""Which network a state dict is of, told by its tensor names, and its tensors by our names.
+
+A `Layout` is the answer: kind, config, and how the file calls what this package calls otherwise.
+Every difference between a file and what its layout implies is refused in the file's own names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import check_shapes, materialise
+from .names import expected_tensors
+from .source import Source, shown
+from .storages import TensorRecord
+
+__all__ = ["Layout", "Records", "identify", "take"]
+
+Records = Mapping[str, TensorRecord]
+
+_COUNTER = ".num_batches_tracked"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a state dict is.
+
+    Attributes:
+        kind: one of `checkpoint.KINDS`.
+        config: fields of the network's config dataclass.
+        foreign: our name of a tensor -> its name in the file.
+        unused: how the names of entries begin that are of no use here.
+    """
+
+    kind: str
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    foreign: Callable[[str], str] = str
+    unused: tuple[str, ...] = ()
+
+
+def identify(source: Source, records: Records) -> Layout:
+    """Tell a network by its tensor names.
+
+    Raises:
+        CheckpointError: the network is not known here.
+    """
+    for known in (_vgg, _lins, _fan):
+        layout = known(source, records)
+        if layout is not None:
+            return layout
+    first = ", ".join(shown(name, 40) for name in list(records)[:3])
+    source.fail(
+        f"holds {len(records)} tensors of a network that is not known here; the first are: "
+        f"{first or 'none'}"
+    )
+
+
+def take(source: Source, records: Records, layout: Layout, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a layout by our names, after names, shapes and dtypes were compared.
+
+    Args:
+        source: the file.
+        records: name in the file -> tensor.
+        layout: what they are.
+        prefix: put before names in messages.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected, of a wrong shape or no floating-point one,
+            or not finite.
+    """
+    expected = expected_tensors(layout.kind, layout.config)
+    names = {own: layout.foreign(own) for own in expected}
+    # Batch normalisation counts its batches since torch 0.4.1; older files have no counters.
+    absent = [own for own, name in names.items() if own.endswith(_COUNTER) and name not in records]
+    used = {k: r for k, r in records.items() if not k.startswith(layout.unused)}
+    shapes = {names[own]: shape for own, shape in expected.items() if own not in absent}
+    check_shapes(source, shapes, {name: record.size for name, record in used.items()}, prefix)
+    for name, record in used.items():
+        dtype = record.storage.dtype
+        if not (dtype.is_floating_point or name.endswith(_COUNTER)):
+            source.fail(f"has dtype {dtype}, not a floating-point one", prefix + name)
+    found = materialise(source, {name: used[name] for name in shapes}, prefix)
+    zero = torch.zeros((), dtype=torch.int64)
+    return {own: zero.clone() if own in absent else found[names[own]] for own in expected}
+
+
+# Recognisers: a layout, or None for another network's names
+
+
+def _vgg(source: Source, records: Records) -> Layout | None:
+    """VGG16 of torchvision; its classifier is 89 % of the file and of no use here."""
+    return Layout("vgg16", unused=("classifier.",)) if "features.0.weight" in records else None
+
+
+def _lins(source: Source, records: Records) -> Layout | None:
+    return Layout("lpips-lins") if "lin0.model.1.weight" in records else None
+
+
+def _fan(source: Source, records: Records) -> Layout | None:
+    """face_alignment's FAN: as many stacks as it has heads l0, l1, ..."""
+    if not {"conv1.weight", "l0.weight", "m0.b1_1.bn1.weight"} <= records.keys():
+        return None
+    stacks = 0
+    while f"l{stacks}.weight" in records:
+        stacks += 1
+    head = records["l0.weight"].size
+    if stacks > 8 or len(head) != 4 or not 1 <= head[0] <= 10_000 or not 8 <= head[1] <= 1024:
+        source.fail(f"a FAN with {stacks} stacks and a head of shape {list(head)}", "l0.weight")
+    depth = 1
+    while f"m0.b1_{depth + 1}.bn1.weight" in records:
+        depth += 1
+    if depth > 6:
+        source.fail(f"a FAN with hourglasses of depth {depth}")
+    config = {
+        "num_stacks": stacks,
+        "width": head[1],
+        "depth": depth,
+        "num_landmarks": head[0],
+        "input_size": 256,
+        "stem": "fan",
+    }
+    return Layout("fan", config)
