@@ -32,6 +32,7 @@ from pyfacelat.checkpoints import (
 )
 from pyfacelat.errors import CheckpointError, DeviceError, MissingWeightsError
 from pyfacelat.losses.perceptual import LPIPS, lpips_vgg16
+from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.fan import FAN, FANConfig
 from pyfacelat.nets.layers import load_strict
@@ -47,6 +48,7 @@ __all__ = [
     "load_discriminator",
     "load_encoder",
     "load_generator",
+    "load_identity",
     "load_landmarker",
     "load_perceptual",
     "weights_dirs",
@@ -215,6 +217,31 @@ def load_encoder(
     """
     where = check_device(device)
     return _frozen(_encoder(_open(name, {"sample": "sample-encoder"}, "encoder"), dtype), where)
+
+
+def load_identity(
+    path: PathLike, *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> ArcFace:
+    """Load a face recognition network, for the identity of aligned faces.
+
+    Args:
+        path: a state dict with ArcFace's IR-50, IR-SE50 or another depth, in the layout of
+            InsightFace_Pytorch (model_ir_se50.pth of e4e, pSp and PTI) or of insightface's
+            IResNet (backbone.pth).
+        device: where the network goes.
+        dtype: of its parameters; None means float32.
+
+    Returns:
+        The network, frozen: forward takes aligned RGB images [N, 3, input_size, input_size] in
+        [-1, 1] to embeddings [N, embed_dim] of length 1.
+
+    Raises:
+        CheckpointError, MissingWeightsError, DeviceError: as `load_generator`.
+    """
+    where = check_device(device)
+    checkpoint = _open(path, {}, "identity")
+    config = config_of(checkpoint, "arcface", ArcFaceConfig)
+    return _frozen(_build(ArcFace, config, checkpoint, checkpoint.tensors, dtype), where)
 
 
 def load_perceptual(

@@ -23,6 +23,7 @@ KINDS = (
     "vgg16",
     "lpips-lins",
     "sample-encoder",
+    "arcface",
 )
 
 
@@ -86,16 +87,21 @@ def check_finite(source: Source, name: str, tensor: Tensor) -> None:
 
 
 def materialise(
-    source: Source, records: Mapping[str, TensorRecord], prefix: str = ""
+    source: Source, records: Mapping[str, TensorRecord | Tensor], prefix: str = ""
 ) -> dict[str, Tensor]:
     """Turn records into tensors, each a finite floating-point or integer tensor of its own.
+
+    What is a tensor already has been through all this.
 
     Raises:
         CheckpointError: the tensors need more bytes than the file has, or are not finite.
     """
     out = {}
     for name, record in records.items():
-        tensor = record.materialise(source, prefix + name)
-        check_finite(source, prefix + name, tensor)
+        if isinstance(record, TensorRecord):
+            tensor = record.materialise(source, prefix + name)
+            check_finite(source, prefix + name, tensor)
+        else:
+            tensor = record
         out[name] = tensor
     return out

@@ -7,7 +7,8 @@ of FAN those of face_alignment, names of VGG16 torchvision's; this package uses 
 
 from __future__ import annotations
 
-from .shapes import Config, Shapes, batch_norm, conv, dense
+from .irse import arcface_tensors
+from .layout import Config, Shapes, batch_norm, conv, dense
 
 __all__ = [
     "LPIPS_VGG_CHANNELS",
@@ -210,6 +211,7 @@ _TABLES = {
     "vgg16": vgg16_tensors,
     "lpips-lins": _lins_tensors,
     "sample-encoder": encoder_tensors,
+    "arcface": arcface_tensors,
 }
 
 

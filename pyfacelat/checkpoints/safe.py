@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .checkpoint import KINDS, Checkpoint, check_finite
 from .source import Source, shown
+from .statedicts import identify, take, without_prefix
 
 __all__ = ["METADATA_KEY", "read_safetensors", "write_safetensors"]
 
@@ -144,11 +145,11 @@ def _tensor(source: Source, place: str, entry: Any, data: memoryview, expected: 
 
 
 def read_safetensors(source: Source) -> Checkpoint:
-    """Read a file that `write_safetensors` wrote.
+    """Read a file that `write_safetensors` wrote, or one with the state dict of a known network.
 
     Raises:
-        CheckpointError: the file is malformed, was not written by this package, or holds values
-            that are not finite.
+        CheckpointError: the file is malformed, was not written by this package and holds a network
+            that is not known, or holds values that are not finite.
     """
     data = source.data
     if len(data) < 8:
@@ -162,21 +163,7 @@ def read_safetensors(source: Source) -> Checkpoint:
     metadata = header.pop("__metadata__", {})
     if type(metadata) is not dict or any(type(text) is not str for text in metadata.values()):
         source.fail("expected an object of texts", "__metadata__")
-    if METADATA_KEY not in metadata:
-        source.fail(
-            f"has no '{METADATA_KEY}' entry: it was not written by this package; which network it "
-            "holds is not recorded",
-            "__metadata__",
-        )
-    about = _parse_json(source, metadata.pop(METADATA_KEY), f"__metadata__.{METADATA_KEY}")
-    if type(about.get("version")) is not int or about["version"] != _VERSION:
-        source.fail(f"format version {shown(about.get('version'))}; known is {_VERSION}", "version")
-    kind, config = about.get("kind"), about.get("config")
-    if type(kind) is not str or kind not in KINDS:
-        source.fail(f"kind {shown(kind)}; known are {', '.join(KINDS)}", "kind")
-    if type(config) is not dict:
-        source.fail("expected an object", "config")
-    check_config_size(source, config)
+    about = _about(source, metadata.pop(METADATA_KEY)) if METADATA_KEY in metadata else None
     if len(header) > _MAX_TENSORS:
         source.fail(f"{len(header)} tensors, more than {_MAX_TENSORS}", "header")
 
@@ -193,7 +180,29 @@ def read_safetensors(source: Source) -> Checkpoint:
         tensors[name] = tensor
     if position != len(body):
         source.fail(f"{len(body) - position} bytes of data that belong to no tensor", "data")
-    return Checkpoint(kind, config, tensors, metadata, source.name)
+    if about is None:
+        # Somebody's conversion of a state dict: it says as much as the original.
+        records = without_prefix(tensors)
+        layout = identify(source, records)
+        tensors = take(source, records, layout)
+        return Checkpoint(
+            layout.kind, layout.config, tensors, {"format": "safetensors"}, source.name
+        )
+    return Checkpoint(*about, tensors, metadata, source.name)
+
+
+def _about(source: Source, text: str) -> tuple[str, dict[str, Any]]:
+    """(kind, config) of a file that this package wrote."""
+    about = _parse_json(source, text, f"__metadata__.{METADATA_KEY}")
+    if type(about.get("version")) is not int or about["version"] != _VERSION:
+        source.fail(f"format version {shown(about.get('version'))}; known is {_VERSION}", "version")
+    kind, config = about.get("kind"), about.get("config")
+    if type(kind) is not str or kind not in KINDS:
+        source.fail(f"kind {shown(kind)}; known are {', '.join(KINDS)}", "kind")
+    if type(config) is not dict:
+        source.fail("expected an object", "config")
+    check_config_size(source, config)
+    return kind, config
 
 
 def write_safetensors(

@@ -6,40 +6,29 @@ Every difference between a file and what its layout implies is refused in the fi
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .checkpoint import check_shapes, materialise
+from .irse import arcface
+from .layout import Layout, Records
 from .names import expected_tensors
 from .source import Source, shown
-from .storages import TensorRecord
 
-__all__ = ["Layout", "Records", "identify", "take"]
-
-Records = Mapping[str, TensorRecord]
+__all__ = ["identify", "take", "without_prefix"]
 
 _COUNTER = ".num_batches_tracked"
+_PARALLEL = "module."
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """What a state dict is.
-
-    Attributes:
-        kind: one of `checkpoint.KINDS`.
-        config: fields of the network's config dataclass.
-        foreign: our name of a tensor -> its name in the file.
-        unused: how the names of entries begin that are of no use here.
-    """
-
-    kind: str
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    foreign: Callable[[str], str] = str
-    unused: tuple[str, ...] = ()
+def without_prefix(records: Mapping[str, Any]) -> dict[str, Any]:
+    """Names without the "module." that torch.nn.DataParallel puts before every one."""
+    if all(name.startswith(_PARALLEL) for name in records):
+        return {name.removeprefix(_PARALLEL): record for name, record in records.items()}
+    return dict(records)
 
 
 def identify(source: Source, records: Records) -> Layout:
@@ -48,7 +37,7 @@ def identify(source: Source, records: Records) -> Layout:
     Raises:
         CheckpointError: the network is not known here.
     """
-    for known in (_vgg, _lins, _fan):
+    for known in (_vgg, _lins, _fan, arcface):
         layout = known(source, records)
         if layout is not None:
             return layout
@@ -75,17 +64,16 @@ def take(source: Source, records: Records, layout: Layout, prefix: str = "") -> 
     expected = expected_tensors(layout.kind, layout.config)
     names = {own: layout.foreign(own) for own in expected}
     # Batch normalisation counts its batches since torch 0.4.1; older files have no counters.
-    absent = [own for own, name in names.items() if own.endswith(_COUNTER) and name not in records]
-    used = {k: r for k, r in records.items() if not k.startswith(layout.unused)}
+    absent = {own for own, name in names.items() if own.endswith(_COUNTER) and name not in records}
+    used = {name: r for name, r in records.items() if not name.startswith(layout.unused)}
     shapes = {names[own]: shape for own, shape in expected.items() if own not in absent}
-    check_shapes(source, shapes, {name: record.size for name, record in used.items()}, prefix)
+    check_shapes(source, shapes, {name: tuple(r.shape) for name, r in used.items()}, prefix)
     for name, record in used.items():
-        dtype = record.storage.dtype
-        if not (dtype.is_floating_point or name.endswith(_COUNTER)):
-            source.fail(f"has dtype {dtype}, not a floating-point one", prefix + name)
+        if not (record.dtype.is_floating_point or name.endswith(_COUNTER)):
+            source.fail(f"has dtype {record.dtype}, not a floating-point one", prefix + name)
     found = materialise(source, {name: used[name] for name in shapes}, prefix)
-    zero = torch.zeros((), dtype=torch.int64)
-    return {own: zero.clone() if own in absent else found[names[own]] for own in expected}
+    counter = torch.zeros((), dtype=torch.int64)
+    return {own: counter.clone() if own in absent else found[names[own]] for own in expected}
 
 
 # Recognisers: a layout, or None for another network's names
@@ -107,7 +95,7 @@ def _fan(source: Source, records: Records) -> Layout | None:
     stacks = 0
     while f"l{stacks}.weight" in records:
         stacks += 1
-    head = records["l0.weight"].size
+    head = records["l0.weight"].shape
     if stacks > 8 or len(head) != 4 or not 1 <= head[0] <= 10_000 or not 8 <= head[1] <= 1024:
         source.fail(f"a FAN with {stacks} stacks and a head of shape {list(head)}", "l0.weight")
     depth = 1

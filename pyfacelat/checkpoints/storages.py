@@ -95,6 +95,16 @@ class TensorRecord:
         self.stride = stride
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sides; named as a tensor's are."""
+        return self.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its values in the file."""
+        return self.storage.dtype
+
+    @property
     def numel(self) -> int:
         """Elements of the view."""
         return _product(self.size)

@@ -15,7 +15,7 @@ from .nvidia import PERSISTENCE_HINT
 from .opcodes import Machine
 from .records import COMMON_GLOBALS, Global, InertDict
 from .source import Source, shown
-from .statedicts import identify, take
+from .statedicts import identify, take, without_prefix
 from .storages import (
     STORAGE_GLOBALS,
     TENSOR_GLOBALS,
@@ -30,8 +30,6 @@ __all__ = ["read_torch"]
 
 _MAX_TENSORS = 20_000
 _MAX_NAME_CHARS = 256
-# What torch.nn.DataParallel puts before every name.
-_PARALLEL = "module."
 
 _TORCH_GLOBALS: dict[tuple[str, str], Global] = {
     **{key: COMMON_GLOBALS[key] for key in (("collections", "OrderedDict"),)},
@@ -113,9 +111,7 @@ def _state_dict(source: Source, value: object) -> dict[str, TensorRecord]:
         if type(item) is not TensorRecord:
             source.fail(f"is {shown(item)}, not a tensor", f"entry {shown(name)}")
         out[name] = item
-    if out and all(name.startswith(_PARALLEL) for name in out):
-        out = {name.removeprefix(_PARALLEL): record for name, record in out.items()}
-    return out
+    return without_prefix(out)
 
 
 def read_torch(source: Source) -> Checkpoint:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ChannelAffine", "fold_into_conv"]
+__all__ = ["ChannelAffine", "fold_into_conv", "fold_into_linear"]
 
 
 class ChannelAffine(nn.Module):
@@ -60,13 +60,45 @@ def fold_into_conv(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     return folded.requires_grad_(False)
 
 
-def _statistics(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def fold_into_linear(
+    linear: nn.Linear, *, before: nn.BatchNorm2d, after: nn.BatchNorm1d
+) -> nn.Linear:
+    """Return a new dense layer equal to `after(linear(before(x).flatten(1)))`.
+
+    Args:
+        linear: takes C * P features, P pixels of each of the C channels in a row.
+        before: of C channels.
+        after: of the outputs.
+
+    Returns:
+        A dense layer with bias; dtype and device of `linear`, parameters frozen.
+    """
+    weight = linear.weight.detach()
+    pixels = linear.in_features // before.num_features
+    scale, shift = (value.repeat_interleave(pixels) for value in _affine(before))
+    scale_out, shift_out = _affine(after)
+    folded = nn.Linear(
+        linear.in_features, linear.out_features, device=weight.device, dtype=weight.dtype
+    )
+    bias = weight.double() @ shift
+    if linear.bias is not None:
+        bias = bias + linear.bias.detach().double()
+    with torch.no_grad():
+        folded.weight.copy_(weight.double() * scale * scale_out[:, None])
+        folded.bias.copy_(bias * scale_out + shift_out)
+    return folded.requires_grad_(False)
+
+
+_BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+def _statistics(bn: _BatchNorm) -> tuple[Tensor, Tensor]:
     if bn.running_mean is None or bn.running_var is None:
         raise ValueError("bn: expected a batch normalisation with running statistics, got none")
     return bn.running_mean, bn.running_var
 
 
-def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _affine(bn: _BatchNorm) -> tuple[Tensor, Tensor]:
     """(scale, shift), [C] float64: rounded once, when they are stored."""
     mean, var = (value.double() for value in _statistics(bn))
     scale = (var + bn.eps).rsqrt()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pyfacelat.checkpoints import KINDS, expected_tensors, names
+from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.fan import FAN, FANConfig
 from pyfacelat.nets.sample_encoder import SampleEncoder, SampleEncoderConfig
@@ -77,6 +78,14 @@ def test_fan(changes: dict[str, Any]) -> None:
 def test_encoder(changes: dict[str, Any]) -> None:
     config = SampleEncoderConfig(z_dim=6, hidden=12, **changes)
     agree("sample-encoder", SampleEncoder(config), config)
+
+
+@pytest.mark.parametrize("variant", ["ir", "ir-se", "iresnet"])
+def test_arcface(variant: str) -> None:
+    config = ArcFaceConfig(
+        variant=variant, blocks=(1, 3), widths=(4, 6), reduction=2, input_size=20, embed_dim=5
+    )
+    agree("arcface", ArcFace(config), config)
 
 
 def test_vgg16_and_lpips() -> None:
