@@ -77,7 +77,7 @@ def check_finite(source: Source, name: str, tensor: Tensor) -> None:
     Raises:
         CheckpointError: naming the tensor and how many of its values are not finite.
     """
-    if tensor.is_floating_point() and tensor.numel():
+    if tensor.is_floating_point() and tensor.numel() and not tensor.is_meta:
         # numpy has no bfloat16; for the rest its single pass beats starting threads per tensor.
         bfloat16 = tensor.dtype == torch.bfloat16
         finite = torch.isfinite(tensor).numpy() if bfloat16 else np.isfinite(tensor.numpy())

@@ -19,7 +19,7 @@ from .records import COMMON_GLOBALS, Global, InertDict, ModuleRecord, NetworkRec
 from .source import Source, shown
 from .storages import TENSOR_GLOBALS, TensorRecord, load_from_bytes
 
-__all__ = ["PERSISTENCE_HINT", "read_nvidia"]
+__all__ = ["PERSISTENT_GLOBALS", "network_in", "read_nvidia"]
 
 _PERSISTENCE_VERSION = 6
 _META_KEYS = {"type", "version", "module_src", "class_name", "state"}
@@ -29,12 +29,6 @@ _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 # Parts of a file -> the entry that holds it, in the order of preference.
 _ENTRIES = {"generator": ("G_ema",), "discriminator": ("D",)}
-
-PERSISTENCE_HINT = (
-    "is a network saved with torch.save, as PTI does for its tuned generators; only NVIDIA's own "
-    "pickles are supported. Load it in the code that wrote it and save it as {'G_ema': G} with "
-    "pickle.dump"
-)
 
 
 def _persistent_object(machine: Machine, args: tuple[Any, ...]) -> ModuleRecord:
@@ -56,14 +50,18 @@ def _persistent_object(machine: Machine, args: tuple[Any, ...]) -> ModuleRecord:
     return ModuleRecord(class_name, state)
 
 
-_NVIDIA_GLOBALS = {
+# Modules in files of torch.save (PTI's tuned generators) are described in the same way.
+PERSISTENT_GLOBALS = {
     **COMMON_GLOBALS,
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): Global(
+        "torch_utils.persistence._reconstruct_persistent_obj", call=_persistent_object
+    ),
+}
+_NVIDIA_GLOBALS = {
+    **PERSISTENT_GLOBALS,
     **TENSOR_GLOBALS,
     ("torch.storage", "_load_from_bytes"): Global(
         "torch.storage._load_from_bytes", call=load_from_bytes
-    ),
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): Global(
-        "torch_utils.persistence._reconstruct_persistent_obj", call=_persistent_object
     ),
 }
 
@@ -146,6 +144,15 @@ def read_nvidia(source: Source, part: str) -> Checkpoint:
     top = machine.run()
     if machine.pos != len(source.data):
         source.fail(f"{len(source.data) - machine.pos} bytes after the end of the pickle")
+    return network_in(source, top, part, "nvidia-pickle")
+
+
+def network_in(source: Source, top: object, part: str, form: str) -> Checkpoint:
+    """The network of the wanted part in a file's top object, which `form` says where it was.
+
+    Raises:
+        CheckpointError: as `read_nvidia`.
+    """
     entry, module = _entry(source, top, part)
     records = _collect(source, entry, module)
     if any(name.startswith("synthesis.input.") for name in records):
@@ -175,6 +182,6 @@ def read_nvidia(source: Source, part: str) -> Checkpoint:
         f"stylegan2-{part}",
         config,
         tensors,
-        {"format": "nvidia-pickle", "entry": entry, "class": module.class_name},
+        {"format": form, "entry": entry, "class": module.class_name},
         source.name,
     )

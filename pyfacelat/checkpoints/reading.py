@@ -26,13 +26,14 @@ def read(
     """Read a weight file without running anything in it.
 
     Supported: safetensors written by this package; network pickles of NVIDIA's
-    stylegan2-ada-pytorch and of the StyleGAN2 in stylegan3; torch state dicts (zip or legacy) of
-    torchvision's VGG16, face_alignment's FAN and the LPIPS linear layers. Time and memory are
+    stylegan2-ada-pytorch and of the StyleGAN2 in stylegan3, and such networks in files of
+    torch.save, as PTI writes; rosinality's StyleGAN2 checkpoints; torch state dicts (zip or legacy)
+    of torchvision's VGG16, face_alignment's FAN and the LPIPS linear layers. Time and memory are
     proportional to the size of the file.
 
     Args:
         path: the file.
-        part: "generator" or "discriminator": which network of an NVIDIA pickle.
+        part: "generator" or "discriminator": which network of a file that holds both.
         max_bytes: refuse larger files.
 
     Raises:
@@ -51,9 +52,9 @@ def read_source(source: Source, *, part: str = "generator") -> Checkpoint:
     start = bytes(source.data[:512])
     try:
         if start.startswith(b"PK"):
-            return read_torch(source)
+            return read_torch(source, part)
         if start[:1] == b"\x80" and _LEGACY_MAGIC in start[:24]:
-            return read_torch(source)
+            return read_torch(source, part)
         if start[:1] == b"\x80" and len(start) > 1 and start[1] <= 5:
             return read_nvidia(source, part)
         if start[257:262] == b"ustar":

@@ -20,6 +20,7 @@ __all__ = [
     "Global",
     "InertDict",
     "ModuleRecord",
+    "NamespaceRecord",
     "NetworkRecord",
     "StorageType",
 ]
@@ -82,6 +83,21 @@ class ModuleRecord:
 
     def __init__(self, class_name: str, state: dict[str, Any]) -> None:
         self.class_name = class_name
+        self.state = state
+
+
+class NamespaceRecord:
+    """An `argparse.Namespace`, the command line that training scripts store: its attributes."""
+
+    __slots__ = ("state",)
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+
+    def build(self, machine: Machine, state: object) -> None:
+        """Take the attributes, once."""
+        if self.state or type(state) is not dict:
+            machine.fail("sets the attributes of a Namespace twice, or not from a dict")
         self.state = state
 
 
@@ -169,7 +185,7 @@ class ArrayRecord:
 
 
 # Values that BUILD may touch, by exact type.
-BUILDABLE = (InertDict, NetworkRecord, DtypeRecord, ArrayRecord)
+BUILDABLE = (InertDict, NamespaceRecord, NetworkRecord, DtypeRecord, ArrayRecord)
 
 
 def _ordered_dict(machine: Machine, args: tuple[Any, ...]) -> InertDict:
@@ -253,6 +269,12 @@ def _network(machine: Machine, args: tuple[Any, ...]) -> NetworkRecord:
     return NetworkRecord()
 
 
+def _namespace(machine: Machine, args: tuple[Any, ...]) -> NamespaceRecord:
+    if args:
+        machine.fail("a Namespace created with arguments")
+    return NamespaceRecord()
+
+
 def _common_globals() -> dict[tuple[str, str], Global]:
     ordered = Global("collections.OrderedDict", call=_ordered_dict)
     a_set = Global("builtins.set", call=_set)
@@ -273,6 +295,7 @@ def _common_globals() -> dict[tuple[str, str], Global]:
         ("numpy._core.multiarray", "scalar"): scalar,
         ("numpy.core.multiarray", "_reconstruct"): array,
         ("numpy._core.multiarray", "_reconstruct"): array,
+        ("argparse", "Namespace"): Global("argparse.Namespace", new=_namespace),
         ("dnnlib.util", "EasyDict"): Global(
             "dnnlib.util.EasyDict", new=_nothing_but_dict("EasyDict")
         ),

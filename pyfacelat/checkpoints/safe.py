@@ -134,6 +134,8 @@ def _tensor(source: Source, place: str, entry: Any, data: memoryview, expected: 
         source.fail(f"{end - start} bytes for {numel} values of {dtype_name}", place)
     if start != expected:
         source.fail(f"begins at {start}; the tensor before it ends at {expected}", place)
+    if not source.values:
+        return torch.empty(shape, dtype=dtype, device="meta")
     out = torch.empty(shape, dtype=dtype)
     if numel:
         raw = out.reshape(-1).view(torch.uint8).numpy()

@@ -66,14 +66,17 @@ class Source:
     Args:
         name: the file as the caller named it, for messages.
         data: its content; kept as it is, never written to.
+        values: False makes every tensor read from here one on the device "meta": name, shape and
+            dtype are checked as always, its data is neither copied nor looked at.
     """
 
-    __slots__ = ("budget", "data", "name")
+    __slots__ = ("budget", "data", "name", "values")
 
-    def __init__(self, name: object, data: bytes | bytearray) -> None:
+    def __init__(self, name: object, data: bytes | bytearray, *, values: bool = True) -> None:
         self.name = str(name)
         self.data = memoryview(data).toreadonly()
         self.budget = Budget(len(data))
+        self.values = values
 
     def fail(self, reason: str, place: str = "") -> NoReturn:
         """Raise the `CheckpointError` of this file."""
@@ -94,7 +97,13 @@ class Source:
             )
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE_BYTES) -> Source:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        max_bytes: int = MAX_FILE_BYTES,
+        values: bool = True,
+    ) -> Source:
         """Read a regular file whole.
 
         Raises:
@@ -129,7 +138,7 @@ class Source:
                 if count == 0:
                     raise CheckpointError(name, f"ended after {done} of {size} bytes")
                 done += count
-        return cls(name, data)
+        return cls(name, data, values=values)
 
 
 @contextlib.contextmanager

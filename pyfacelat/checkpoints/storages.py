@@ -110,10 +110,20 @@ class TensorRecord:
         return _product(self.size)
 
     def materialise(self, source: Source, place: str) -> Tensor:
-        """The tensor, contiguous, in the dtype of the file.
+        """The tensor, contiguous, in the dtype of the file; on "meta" where no data is wanted.
 
         Raises:
             CheckpointError: the file's tensors add up to more bytes than the file has.
+        """
+        if not source.values:
+            return torch.empty(self.size, dtype=self.storage.dtype, device="meta")
+        return self.values(source, place)
+
+    def values(self, source: Source, place: str) -> Tensor:
+        """The tensor with its data, also where `source` asks for none.
+
+        Raises:
+            CheckpointError: as `materialise`.
         """
         flat = self.storage.tensor(source, place)
         view = torch.as_strided(flat, self.size, self.stride, self.offset)

@@ -1,4 +1,4 @@
-"""Files written by torch.save that hold a state dict: VGG16, FAN, the linear layers of LPIPS.
+"""Files written by torch.save: state dicts, rosinality's StyleGAN2, whole modules (PTI).
 
 Both containers are read: the zip archive of torch >= 1.6 and the legacy stream before it. The
 pickle inside goes through the same opcode machine as NVIDIA's files; torch.load is not involved.
@@ -11,9 +11,10 @@ from typing import Any
 
 from .checkpoint import Checkpoint
 from .container import read_zip
-from .nvidia import PERSISTENCE_HINT
+from .nvidia import PERSISTENT_GLOBALS, network_in
 from .opcodes import Machine
-from .records import COMMON_GLOBALS, Global, InertDict
+from .records import Global, InertDict, ModuleRecord
+from .rosinality import holds_rosinality, read_rosinality
 from .source import Source, shown
 from .statedicts import identify, take, without_prefix
 from .storages import (
@@ -32,18 +33,12 @@ _MAX_TENSORS = 20_000
 _MAX_NAME_CHARS = 256
 
 _TORCH_GLOBALS: dict[tuple[str, str], Global] = {
-    **{key: COMMON_GLOBALS[key] for key in (("collections", "OrderedDict"),)},
+    **PERSISTENT_GLOBALS,
     **STORAGE_GLOBALS,
     **TENSOR_GLOBALS,
 }
 
 _HINTS = {
-    "torch_utils.persistence": PERSISTENCE_HINT,
-    "dnnlib": PERSISTENCE_HINT,
-    "argparse": (
-        "is a training checkpoint with its command line in it (argparse), as rosinality's "
-        "stylegan2-pytorch writes; that format is not supported yet"
-    ),
     "torch.nn.modules": (
         "is a whole module saved with torch.save, which only its own code can rebuild; save its "
         "state_dict() instead"
@@ -76,7 +71,7 @@ def _read_zip_object(source: Source) -> object:
                     f"storage {shown(storage.key)} has {len(member.data)} bytes of data, "
                     f"{storage.nbytes} were announced"
                 )
-            storage.data = member.verified(source)
+            storage.data = member.verified(source) if source.values else member.data
         return storage
 
     machine = Machine(
@@ -98,8 +93,6 @@ def _state_dict(source: Source, value: object) -> dict[str, TensorRecord]:
     if type(value) not in (dict, InertDict):
         source.fail(f"holds {shown(value)}, not a state dict")
     names: Mapping[Any, Any] = value  # type: ignore[assignment]
-    if "g_ema" in names and "synthesis" not in names:
-        source.fail("is a rosinality-style StyleGAN2 checkpoint (g_ema); not supported yet")
     if "state_dict" in names and "opts" in names:
         source.fail("is an e4e-style encoder checkpoint (state_dict, opts); not supported yet")
     if len(names) > _MAX_TENSORS:
@@ -114,8 +107,16 @@ def _state_dict(source: Source, value: object) -> dict[str, TensorRecord]:
     return without_prefix(out)
 
 
-def read_torch(source: Source) -> Checkpoint:
-    """Read a state dict of a known network, told by its tensor names.
+def _has_module(value: Any) -> bool:
+    return any(type(value.get(name)) is ModuleRecord for name in ("G_ema", "G", "D"))
+
+
+def read_torch(source: Source, part: str = "generator") -> Checkpoint:
+    """Read a network, told by its tensor names, or by its class where a whole module was saved.
+
+    Args:
+        source: the file.
+        part: "generator" or "discriminator", where a file holds both.
 
     Raises:
         CheckpointError: the file is malformed or hostile, or its network is not known here.
@@ -126,8 +127,12 @@ def read_torch(source: Source) -> Checkpoint:
         if zipped
         else read_legacy(source, source.data, _TORCH_GLOBALS, hints=_HINTS)
     )
+    form = "torch-zip" if zipped else "torch-legacy"
+    if type(value) is ModuleRecord or (type(value) in (dict, InertDict) and _has_module(value)):
+        return network_in(source, value, part, form)
+    if holds_rosinality(value):
+        return read_rosinality(source, value, part, form)
     records = _state_dict(source, value)
     layout = identify(source, records)
     tensors = take(source, records, layout)
-    form = "torch-zip" if zipped else "torch-legacy"
     return Checkpoint(layout.kind, layout.config, tensors, {"format": form}, source.name)

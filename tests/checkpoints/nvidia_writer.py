@@ -8,11 +8,12 @@ scalars, sets and framing are the real thing in every protocol.
 from __future__ import annotations
 
 import contextlib
+import io
 import pickle
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,24 @@ class NvidiaFile:
 
     def dump(self, entries: dict[str, Any] | Any) -> bytes:
         """Pickle a dict of entries; a value (kind, net) becomes a persistent module."""
+        return self._written(entries, lambda top: pickle.dumps(top, protocol=self.protocol))
+
+    def torch_save(self, entries: dict[str, Any] | Any, *, zipped: bool = True) -> bytes:
+        """The same with torch.save, as PTI writes its tuned generators."""
+
+        def write(top: Any) -> bytes:
+            buffer = io.BytesIO()
+            torch.save(
+                top,
+                buffer,
+                pickle_protocol=self.protocol,
+                _use_new_zipfile_serialization=zipped,
+            )
+            return buffer.getvalue()
+
+        return self._written(entries, write)
+
+    def _written(self, entries: dict[str, Any] | Any, write: Callable[[Any], bytes]) -> bytes:
         scalar = ("numpy.core.multiarray.scalar",) if self.numpy_one else ()
         with named(
             "torch_utils.persistence._reconstruct_persistent_obj", "dnnlib.util.EasyDict", *scalar
@@ -105,7 +124,7 @@ class NvidiaFile:
                 top = {name: self._entry(value) for name, value in entries.items()}
             else:
                 top = self._entry(entries)
-            return pickle.dumps(top, protocol=self.protocol)
+            return write(top)
 
     def _entry(self, value: Any) -> Any:
         if isinstance(value, tuple) and value and value[0] in ("generator", "discriminator"):

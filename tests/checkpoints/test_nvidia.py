@@ -11,6 +11,7 @@ import torch
 
 from pyfacelat import checkpoints, zoo
 from pyfacelat.errors import CheckpointError
+from tests.nets import plain_stylegan2
 
 from .conftest import plain, small_discriminator, small_generator
 from .nvidia_writer import NvidiaFile
@@ -123,6 +124,50 @@ def test_discriminators(changes: dict[str, Any], tmp_path: Path) -> None:
 
 def test_a_bare_module_is_accepted(generator: Any, tmp_path: Path) -> None:
     load(tmp_path / "g.pkl", generator, NvidiaFile(4).dump(("generator", generator)))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_modules_saved_with_torch(
+    protocol: int, zipped: bool, generator: Any, tmp_path: Path
+) -> None:
+    """PTI saves its tuned generator with torch.save(G); others put it into a dict."""
+    before = set(sys.modules)
+    file = NvidiaFile(protocol, channels_last=True, numpy_one=protocol == 2)
+    for entries in (("generator", generator), {"G_ema": ("generator", generator), "D": None}):
+        load(tmp_path / "model.pt", generator, file.torch_save(entries, zipped=zipped))
+    found = checkpoints.read(tmp_path / "model.pt")
+    assert found.metadata["format"] == ("torch-zip" if zipped else "torch-legacy")
+    assert not [name for name in set(sys.modules) - before if "persistence" in name]
+    with pytest.raises(CheckpointError, match="is a discriminator|has no D|no StyleGAN2 disc"):
+        checkpoints.read(tmp_path / "model.pt", part="discriminator")
+
+
+def plainly(net: Any, z: Any, c: Any) -> Any:
+    """What the network computes by the formulas of the paper, in float64."""
+    state = {name: value.double() for name, value in net.state_dict().items()}
+    cfg = net.config
+    layers = (cfg.num_mapping_layers, cfg.mapping_activation, cfg.mapping_lr_multiplier)
+    w = plain_stylegan2.mapping(state, "mapping", z, c, *layers)
+    ws = w[:, None].repeat(1, net.num_ws, 1)
+    return plain_stylegan2.synthesize(cfg, state, ws)
+
+
+@pytest.mark.parametrize("variant", ["plain", "conditional", "no-noise", "fp16", "resnet", "orig"])
+@pytest.mark.parametrize("container", ["pickle", "torch"])
+def test_outputs_are_those_of_the_original(variant: str, container: str, tmp_path: Path) -> None:
+    net = small_generator(**VARIANTS[variant])
+    file = NvidiaFile(3, channels_last=variant == "fp16", era="sg3")
+    path = tmp_path / "net.pkl"
+    write = file.dump if container == "pickle" else file.torch_save
+    path.write_bytes(write(("generator", net)))
+    loaded = zoo.load_generator(path, dtype=torch.float64)
+    random = torch.Generator().manual_seed(3)
+    z = torch.randn(2, net.z_dim, generator=random, dtype=torch.float64)
+    c = torch.randn(2, net.c_dim, generator=random, dtype=torch.float64) if net.c_dim else None
+    expected = plainly(net, z, c)
+    tolerance = 1e-6 * float(expected.std())  # filters are float32 in the file
+    torch.testing.assert_close(loaded(z, c), expected, rtol=1e-6, atol=tolerance)
 
 
 def test_positional_constructor_arguments(generator: Any, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_every_file_is_refused(files: dict[str, tuple[Path, dict[str, Any]]]) ->
 REASONS = {
     "tensorflow_era.pkl": "TensorFlow era",
     "stylegan3.pkl": "StyleGAN3",
-    "pti.pt": "PTI",
+    "pti.pt": "without the fields that NVIDIA",
     "rosinality.pt": "rosinality",
     "rosinality_training.pt": "rosinality",
     "e4e.pt": "e4e",
