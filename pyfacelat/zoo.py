@@ -36,6 +36,7 @@ from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.fan import FAN, FANConfig
 from pyfacelat.nets.layers import load_strict
+from pyfacelat.nets.s3fd import S3FD, S3FDConfig
 from pyfacelat.nets.sample_encoder import FeatureTrunk, SampleEncoder, SampleEncoderConfig
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.nets.stylegan2_config import DiscriminatorConfig, GeneratorConfig
@@ -45,6 +46,7 @@ __all__ = [
     "WeightFile",
     "convert",
     "known_weights",
+    "load_detector",
     "load_discriminator",
     "load_encoder",
     "load_generator",
@@ -91,6 +93,13 @@ _DOWNLOADS = {
         "11f355bf06",
         95_600_000,
         "the landmark network of the face_alignment project (adrianb), which downloads it on its "
+        "first use",
+    ),
+    "s3fd": (
+        "s3fd-619a316812.pth",
+        "619a316812",
+        89_800_000,
+        "the face detector of the face_alignment project (adrianb), which downloads it on its "
         "first use",
     ),
     "vgg16": (
@@ -206,6 +215,19 @@ def load_landmarker(
     checkpoint = _open(name_or_path, names, "landmarker")
     config = config_of(checkpoint, "fan", FANConfig)
     return _frozen(_build(FAN, config, checkpoint, checkpoint.tensors, dtype), where)
+
+
+def load_detector(
+    name_or_path: PathLike = "s3fd", *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> S3FD:
+    """Load a face detector: "s3fd", or a file with such a network.
+
+    Raises: as `load_generator`; MissingWeightsError says where S3FD comes from and goes.
+    """
+    where = check_device(device)
+    checkpoint = _open(name_or_path, {"s3fd": "s3fd"}, "detector")
+    config = config_of(checkpoint, "s3fd", S3FDConfig)
+    return _frozen(_build(S3FD, config, checkpoint, checkpoint.tensors, dtype), where)
 
 
 def load_encoder(

@@ -24,6 +24,7 @@ KINDS = (
     "lpips-lins",
     "sample-encoder",
     "arcface",
+    "s3fd",
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .irse import arcface_tensors
 from .layout import Config, Shapes, batch_norm, conv, dense
+from .vision import s3fd_tensors
 
 __all__ = [
     "LPIPS_VGG_CHANNELS",
@@ -212,6 +213,7 @@ _TABLES = {
     "lpips-lins": _lins_tensors,
     "sample-encoder": encoder_tensors,
     "arcface": arcface_tensors,
+    "s3fd": s3fd_tensors,
 }
 
 

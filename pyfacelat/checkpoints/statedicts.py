@@ -17,6 +17,7 @@ from .irse import arcface
 from .layout import Layout, Records
 from .names import expected_tensors
 from .source import Source, shown
+from .vision import s3fd
 
 __all__ = ["identify", "take", "without_prefix"]
 
@@ -37,7 +38,7 @@ def identify(source: Source, records: Records) -> Layout:
     Raises:
         CheckpointError: the network is not known here.
     """
-    for known in (_vgg, _lins, _fan, arcface):
+    for known in (_vgg, _lins, _fan, arcface, s3fd):
         layout = known(source, records)
         if layout is not None:
             return layout

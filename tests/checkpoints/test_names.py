@@ -11,6 +11,7 @@ from pyfacelat.checkpoints import KINDS, expected_tensors, names
 from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.fan import FAN, FANConfig
+from pyfacelat.nets.s3fd import S3FD, S3FDConfig
 from pyfacelat.nets.sample_encoder import SampleEncoder, SampleEncoderConfig
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.nets.stylegan2_config import DiscriminatorConfig, GeneratorConfig
@@ -86,6 +87,11 @@ def test_arcface(variant: str) -> None:
         variant=variant, blocks=(1, 3), widths=(4, 6), reduction=2, input_size=20, embed_dim=5
     )
     agree("arcface", ArcFace(config), config)
+
+
+def test_s3fd() -> None:
+    config = S3FDConfig(width=3)
+    agree("s3fd", S3FD(config), config)
 
 
 def test_vgg16_and_lpips() -> None:
