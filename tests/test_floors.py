@@ -27,10 +27,13 @@ FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 # errors and files are below the rest of their floor: every file may raise and write.
 EVERYWHERE = {"errors", "files", "version"}
 # Steps inside a floor, one way only: `zoo` builds perceptual losses from files, and a landmark loss
-# is made of heat maps and groups. Floor 6 is a front end throughout.
+# is made of heat maps and groups. Edits read latents and show images. Floor 6 is a front end
+# throughout.
 WITHIN_A_FLOOR = {
     ("ops", "_extension"),
     ("losses", "faces"),
+    ("edits", "images"),
+    ("edits", "latents"),
     ("zoo", "losses"),
     ("zoo", "faces"),
     ("__main__", "cli"),
@@ -39,8 +42,9 @@ WITHIN_A_FLOOR = {
 # The one step up, late and by name: the landmark term may be computed by an exported network, and
 # exporting needs what lies above. Nothing of it is loaded unless it is asked for.
 LATE = {("projection", "export")}
-# faces/detect.py adapts face_alignment's detector, inside a function.
-_DETECTOR = ("faces", "face_alignment")
+# faces/detect.py adapts face_alignment's detector, and edits/boundaries.py fits with scikit-learn,
+# each inside a function.
+_ADAPTERS = {("faces", "face_alignment"), ("edits", "sklearn")}
 # Oracles in tests and optional companions.
 FOREIGN_ABOVE_4 = {"lpips", "face_alignment", "sklearn", "onnxruntime", "tensorrt"}
 
@@ -100,7 +104,7 @@ def complaint(file: Path, target: tuple[str, ...]) -> str:
     if floor is None:
         return f"part {part!r} is not in the table"
     if target[0] != "pyfacelat":
-        if target[0] in FOREIGN_ABOVE_4 and floor < 4 and (part, target[0]) != _DETECTOR:
+        if target[0] in FOREIGN_ABOVE_4 and floor < 4 and (part, target[0]) not in _ADAPTERS:
             return f"{target[0]} is not imported below floor 4"
         if part == "kernels" and target[0] not in ("torch", "triton", "__future__", "math"):
             return "kernels import torch and triton only"
