@@ -15,9 +15,10 @@ from .checkpoint import Checkpoint, check_shapes, materialise
 from .names import discriminator_tensors, generator_tensors
 from .nvidia_config import discriminator_config, generator_config
 from .opcodes import Machine
-from .records import COMMON_GLOBALS, Global, InertDict, ModuleRecord, NetworkRecord
+from .records import COMMON_GLOBALS, Global, InertDict, ModuleRecord
 from .source import Source, shown
 from .storages import TENSOR_GLOBALS, TensorRecord, load_from_bytes
+from .tensorflow import holds_tensorflow, read_tensorflow
 
 __all__ = ["PERSISTENT_GLOBALS", "network_in", "read_nvidia"]
 
@@ -107,12 +108,6 @@ def _collect(source: Source, entry: str, root: ModuleRecord) -> dict[str, Tensor
 
 def _entry(source: Source, top: Any, part: str) -> tuple[str, ModuleRecord]:
     """The module of the wanted part in the file's top object."""
-    networks = top if type(top) is tuple else (top,)
-    if networks and all(type(net) is NetworkRecord for net in networks):
-        source.fail(
-            "is a network of the TensorFlow era (StyleGAN or StyleGAN2, dnnlib.tflib); such files "
-            "are not supported yet. legacy.py of NVIDIA's stylegan2-ada-pytorch converts them"
-        )
     wanted = _ENTRIES[part]
     if type(top) is ModuleRecord:
         return wanted[0], top
@@ -153,6 +148,8 @@ def network_in(source: Source, top: object, part: str, form: str) -> Checkpoint:
     Raises:
         CheckpointError: as `read_nvidia`.
     """
+    if holds_tensorflow(top):
+        return read_tensorflow(source, top, part)
     entry, module = _entry(source, top, part)
     records = _collect(source, entry, module)
     if any(name.startswith("synthesis.input.") for name in records):

@@ -10,126 +10,75 @@ Every value is checked for type and range here, before anything is allocated fro
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from .options import (
+    ABSENT,
+    ACTIVATION,
+    ARCHITECTURE,
+    CLAMP,
+    DIMENSION,
+    FLAG,
+    FP16,
+    OPTIONAL_WIDTH,
+    RESOLUTION,
+    TAPS,
+    WIDTH,
+    Check,
+    Table,
+    checked,
+    integer,
+    number,
+    take,
+)
 from .records import InertDict, ModuleRecord
 from .source import Source, shown
 
 __all__ = ["discriminator_config", "generator_config"]
 
-_ACTIVATIONS = ("linear", "relu", "lrelu", "tanh", "sigmoid", "softplus", "swish")
-_ARCHITECTURES = ("orig", "skip", "resnet")
-_MAX_WIDTH = 1 << 16
-_ABSENT = object()
-
-
-class Check(NamedTuple):
-    """A rule for one option: `read` returns the normalised value, or _ABSENT if it is broken."""
-
-    rule: str
-    read: Callable[[Any], Any]
-
-
-def _integer(low: int, high: int, *, optional: bool = False) -> Check:
-    def read(value: Any) -> Any:
-        if optional and value is None:
-            return None
-        return value if type(value) is int and low <= value <= high else _ABSENT
-
-    return Check(f"an integer from {low} to {high}{' or None' if optional else ''}", read)
-
-
-def _number(low: float, high: float, *, optional: bool = False) -> Check:
-    def read(value: Any) -> Any:
-        if optional and value is None:
-            return None
-        ok = type(value) in (int, float) and math.isfinite(value) and low <= value <= high
-        return float(value) if ok else _ABSENT
-
-    return Check(f"a number from {low:g} to {high:g}{' or None' if optional else ''}", read)
-
-
-def _choice(names: tuple[str, ...]) -> Check:
-    def read(value: Any) -> Any:
-        return value if type(value) is str and value in names else _ABSENT
-
-    return Check("one of " + ", ".join(names), read)
-
-
-def _read_resolution(value: Any) -> Any:
-    ok = type(value) is int and 4 <= value <= 4096 and value & (value - 1) == 0
-    return value if ok else _ABSENT
-
-
-def _read_flag(value: Any) -> Any:
-    return value if type(value) is bool else _ABSENT
-
-
-def _read_taps(value: Any) -> Any:
-    # Longer filters are stored in another shape (separable); no published network has one.
-    if type(value) not in (list, tuple) or not 1 <= len(value) <= 7:
-        return _ABSENT
-    number = _number(-1e6, 1e6)
-    out = [number.read(tap) for tap in value]
-    return _ABSENT if _ABSENT in out or sum(out) == 0 else out
-
-
-_RESOLUTION = Check("a power of two from 4 to 4096", _read_resolution)
-_FLAG = Check("true or false", _read_flag)
-_TAPS = Check("a list of 1 to 7 numbers with a sum other than 0", _read_taps)
-_WIDTH = _integer(1, _MAX_WIDTH)
-_OPTIONAL_WIDTH = _integer(1, _MAX_WIDTH, optional=True)
-_CLAMP = _number(1e-6, 1e9, optional=True)
-_ACTIVATION = _choice(_ACTIVATIONS)
-_FP16 = _integer(0, 16)
-
-# kwarg -> (field of the config, check, default of the published code)
-_Table = dict[str, tuple[str, Check, Any]]
-_SIZES: _Table = {
-    "c_dim": ("c_dim", _integer(0, _MAX_WIDTH), _ABSENT),
-    "img_resolution": ("img_resolution", _RESOLUTION, _ABSENT),
-    "img_channels": ("img_channels", _integer(1, 64), _ABSENT),
+_SIZES: Table = {
+    "c_dim": ("c_dim", DIMENSION, ABSENT),
+    "img_resolution": ("img_resolution", RESOLUTION, ABSENT),
+    "img_channels": ("img_channels", integer(1, 64), ABSENT),
 }
-_CHANNELS: _Table = {
-    "channel_base": ("channel_base", _integer(1, 1 << 24), 32768),
-    "channel_max": ("channel_max", _WIDTH, 512),
-    "num_fp16_res": ("num_fp16_res", _FP16, 0),
-    "conv_clamp": ("conv_clamp", _CLAMP, None),
+_CHANNELS: Table = {
+    "channel_base": ("channel_base", integer(1, 1 << 24), 32768),
+    "channel_max": ("channel_max", WIDTH, 512),
+    "num_fp16_res": ("num_fp16_res", FP16, 0),
+    "conv_clamp": ("conv_clamp", CLAMP, None),
 }
-_BLOCK: _Table = {
-    "activation": ("activation", _ACTIVATION, "lrelu"),
-    "resample_filter": ("resample_filter", _TAPS, [1.0, 3.0, 3.0, 1.0]),
+_BLOCK: Table = {
+    "activation": ("activation", ACTIVATION, "lrelu"),
+    "resample_filter": ("resample_filter", TAPS, [1.0, 3.0, 3.0, 1.0]),
 }
-_GENERATOR: _Table = {
-    "z_dim": ("z_dim", _integer(0, _MAX_WIDTH), _ABSENT),
-    "w_dim": ("w_dim", _WIDTH, _ABSENT),
+_GENERATOR: Table = {
+    "z_dim": ("z_dim", DIMENSION, ABSENT),
+    "w_dim": ("w_dim", WIDTH, ABSENT),
     **_SIZES,
 }
-_SYNTHESIS: _Table = {
+_SYNTHESIS: Table = {
     **_CHANNELS,
     **_BLOCK,
-    "architecture": ("architecture", _choice(_ARCHITECTURES), "skip"),
-    "use_noise": ("use_noise", _FLAG, True),
+    "architecture": ("architecture", ARCHITECTURE, "skip"),
+    "use_noise": ("use_noise", FLAG, True),
 }
-_MAPPING: _Table = {
-    "num_layers": ("num_mapping_layers", _integer(1, 64), 8),
-    "embed_features": ("embed_features", _OPTIONAL_WIDTH, None),
-    "layer_features": ("mapping_layer_features", _OPTIONAL_WIDTH, None),
-    "activation": ("mapping_activation", _ACTIVATION, "lrelu"),
-    "lr_multiplier": ("mapping_lr_multiplier", _number(1e-9, 1e6), 0.01),
+_MAPPING: Table = {
+    "num_layers": ("num_mapping_layers", integer(1, 64), 8),
+    "embed_features": ("embed_features", OPTIONAL_WIDTH, None),
+    "layer_features": ("mapping_layer_features", OPTIONAL_WIDTH, None),
+    "activation": ("mapping_activation", ACTIVATION, "lrelu"),
+    "lr_multiplier": ("mapping_lr_multiplier", number(1e-9, 1e6), 0.01),
 }
-_AVERAGE: _Table = {"w_avg_beta": ("w_avg_beta", _number(0, 1, optional=True), 0.995)}
-_DISCRIMINATOR: _Table = {
+_AVERAGE: Table = {"w_avg_beta": ("w_avg_beta", number(0, 1, optional=True), 0.995)}
+_DISCRIMINATOR: Table = {
     **_SIZES,
     **_CHANNELS,
-    "architecture": ("architecture", _choice(_ARCHITECTURES), "resnet"),
-    "cmap_dim": ("cmap_dim", _OPTIONAL_WIDTH, None),
+    "architecture": ("architecture", ARCHITECTURE, "resnet"),
+    "cmap_dim": ("cmap_dim", OPTIONAL_WIDTH, None),
 }
-_EPILOGUE: _Table = {
-    "mbstd_group_size": ("mbstd_group_size", _integer(1, 4096, optional=True), 4),
-    "mbstd_num_channels": ("mbstd_num_channels", _integer(0, 64), 1),
+_EPILOGUE: Table = {
+    "mbstd_group_size": ("mbstd_group_size", integer(1, 4096, optional=True), 4),
+    "mbstd_num_channels": ("mbstd_num_channels", integer(0, 64), 1),
 }
 # Choose an implementation, or matter in training only.
 _IGNORED = frozenset(
@@ -144,34 +93,9 @@ class _Reader:
         self.source = source
         self.name = name
 
-    def checked(self, place: str, check: Check, value: object) -> Any:
-        out = check.read(value)
-        if out is _ABSENT:
-            self.source.fail(f"expected {check.rule}, got {shown(value)}", place)
-        return out
-
-    def take(self, kwargs: Any, table: _Table, place: str, known: set[str]) -> dict[str, Any]:
-        """Fields of `table` from a kwargs dict; fails on kwargs that nothing reads.
-
-        `known` lists further kwargs that someone else reads.
-        """
-        if type(kwargs) not in (dict, InertDict):
-            self.source.fail(f"expected a dict, got {shown(kwargs)}", place)
-        for key in kwargs:
-            if key not in table and key not in known and key not in _IGNORED:
-                self.source.fail(
-                    f"unknown option {shown(key)}: this is not the published network", place
-                )
-        out = {}
-        for key, (field, check, default) in table.items():
-            value = kwargs.get(key, _ABSENT)
-            if value is _ABSENT:
-                if default is _ABSENT:
-                    self.source.fail("is missing", f"{place}.{key}")
-                out[field] = default
-            else:
-                out[field] = self.checked(f"{place}.{key}", check, value)
-        return out
+    def take(self, kwargs: Any, table: Table, place: str, known: set[str]) -> dict[str, Any]:
+        """Fields of `table` from a kwargs dict; `known` lists kwargs that someone else reads."""
+        return take(self.source, kwargs, table, place, known | _IGNORED)
 
     def kwargs(self, module: ModuleRecord, positional: tuple[str, ...]) -> dict[str, Any]:
         """The constructor call of `module` as one dict."""
@@ -203,19 +127,20 @@ class _Reader:
         self, modules: list[tuple[str, ModuleRecord | None]], name: str, check: Check, default: Any
     ) -> Any:
         """The common value of an attribute of several layers; `default` where none has it."""
-        out, first = _ABSENT, ""
+        out, first = ABSENT, ""
         for place, module in modules:
             if module is None or name not in module.state:
                 continue
-            value = self.checked(f"{self.name}.{place}.{name}", check, module.state[name])
-            if out is not _ABSENT and value != out:
+            where = f"{self.name}.{place}.{name}"
+            value = checked(self.source, where, check, module.state[name])
+            if out is not ABSENT and value != out:
                 self.source.fail(
                     f"is {shown(value)} here and {shown(out)} in {first}; only networks whose "
                     "layers agree are supported",
                     f"{self.name}.{place}.{name}",
                 )
             out, first = value, first or place
-        return default if out is _ABSENT else out
+        return default if out is ABSENT else out
 
     def mapping(self, config: dict[str, Any], mapping: ModuleRecord | None) -> None:
         """Let the layers of the mapping network correct what the kwargs say."""
@@ -226,8 +151,8 @@ class _Reader:
             for i in range(config["num_mapping_layers"])
         ]
         for name, field, check in (
-            ("activation", "mapping_activation", _ACTIVATION),
-            ("bias_gain", "mapping_lr_multiplier", _number(1e-9, 1e6)),
+            ("activation", "mapping_activation", ACTIVATION),
+            ("bias_gain", "mapping_lr_multiplier", number(1e-9, 1e6)),
         ):
             config[field] = self.attribute(layers, name, check, config[field])
 
@@ -342,8 +267,8 @@ def discriminator_config(source: Source, name: str, module: ModuleRecord) -> dic
     epilogue = [("b4.conv", read.child(module, "b4", "conv"))]
     for field, layers, check in (
         ("architecture", blocks, _DISCRIMINATOR["architecture"][1]),
-        ("activation", convs + epilogue, _ACTIVATION),
-        ("conv_clamp", convs + epilogue, _CLAMP),
+        ("activation", convs + epilogue, ACTIVATION),
+        ("conv_clamp", convs + epilogue, CLAMP),
     ):
         config[field] = read.attribute(layers, field, check, config[field])
     deviation = [("b4.mbstd", read.child(module, "b4", "mbstd"))]

@@ -368,4 +368,5 @@ _OPCODES: dict[int, tuple[str, Callable[[Machine], None]]] = {
     0x93: ("STACK_GLOBAL", Machine._stack_global),
     0x94: ("MEMOIZE", lambda m: m._memo_put(len(m.memo))),
     0x95: ("FRAME", Machine._frame),
+    0x96: ("BYTEARRAY8", lambda m: m.stack.append(m.take(m.number(8)))),
 }

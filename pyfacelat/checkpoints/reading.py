@@ -26,8 +26,8 @@ def read(
     """Read a weight file without running anything in it.
 
     Supported: safetensors written by this package; network pickles of NVIDIA's
-    stylegan2-ada-pytorch and of the StyleGAN2 in stylegan3, and such networks in files of
-    torch.save, as PTI writes; rosinality's StyleGAN2 checkpoints; torch state dicts (zip or legacy)
+    stylegan2-ada-pytorch, of the StyleGAN2 in stylegan3 and of StyleGAN2 for TensorFlow, and such
+    networks in files of torch.save, as PTI writes; rosinality's StyleGAN2 checkpoints; torch state dicts (zip or legacy)
     of torchvision's VGG16, face_alignment's FAN and the LPIPS linear layers. Time and memory are
     proportional to the size of the file.
 

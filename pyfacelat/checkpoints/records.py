@@ -254,6 +254,15 @@ def _array(machine: Machine, args: tuple[Any, ...]) -> ArrayRecord:
     return ArrayRecord()
 
 
+def _from_buffer(machine: Machine, args: tuple[Any, ...]) -> ArrayRecord:
+    """Numpy's form of protocol 5: (data, dtype, shape, order)."""
+    if len(args) != 4 or type(args[3]) is not str or args[3] not in ("C", "F"):
+        machine.fail("numpy's _frombuffer called with something else than data, dtype and shape")
+    out = ArrayRecord()
+    out.build(machine, (1, args[2], args[1], args[3] == "F", args[0]))
+    return out
+
+
 def _nothing_but_dict(origin: str) -> Callable[[Machine, tuple[Any, ...]], InertDict]:
     def new(machine: Machine, args: tuple[Any, ...]) -> InertDict:
         if args:
@@ -281,6 +290,7 @@ def _common_globals() -> dict[tuple[str, str], Global]:
     a_bytes = Global("builtins.bytes", call=_empty_bytes)
     scalar = Global("numpy.core.multiarray.scalar", call=_scalar)
     array = Global("numpy.core.multiarray._reconstruct", call=_array)
+    buffer = Global("numpy.core.numeric._frombuffer", call=_from_buffer)
     return {
         ("collections", "OrderedDict"): ordered,
         ("__builtin__", "set"): a_set,
@@ -295,6 +305,8 @@ def _common_globals() -> dict[tuple[str, str], Global]:
         ("numpy._core.multiarray", "scalar"): scalar,
         ("numpy.core.multiarray", "_reconstruct"): array,
         ("numpy._core.multiarray", "_reconstruct"): array,
+        ("numpy.core.numeric", "_frombuffer"): buffer,
+        ("numpy._core.numeric", "_frombuffer"): buffer,
         ("argparse", "Namespace"): Global("argparse.Namespace", new=_namespace),
         ("dnnlib.util", "EasyDict"): Global(
             "dnnlib.util.EasyDict", new=_nothing_but_dict("EasyDict")

@@ -23,9 +23,10 @@ from torch import Tensor
 from pyfacelat.files import write_atomically
 
 from .checkpoint import Checkpoint, check_finite, check_shapes, materialise
+from .filters import DEFAULT_TAPS, outer, stored_filters
 from .names import expected_tensors
 from .records import InertDict, NamespaceRecord
-from .rosinality_names import Names, discriminator_names, generator_names, kernel_gains, outer
+from .rosinality_names import Names, discriminator_names, generator_names, kernel_gains
 from .source import Source, shown
 from .storages import TensorRecord
 
@@ -33,7 +34,6 @@ __all__ = ["generator_in", "holds_rosinality", "read_rosinality", "write_rosinal
 
 # Of the mapping network; not in the file, and an argument of no script that writes such files.
 _LR_MULTIPLIER = 0.01
-_TAPS = (1.0, 3.0, 3.0, 1.0)
 _NOISE_SEED = 0
 _MAX_LOG2 = 12
 _MAX_TENSORS = 4096
@@ -191,7 +191,7 @@ def _generator_config(
         "conv_clamp": None,
         "architecture": "skip",
         "activation": "lrelu",
-        "resample_filter": list(_TAPS),
+        "resample_filter": list(DEFAULT_TAPS),
         "use_noise": True,
         "num_mapping_layers": layers,
         "mapping_layer_features": None,
@@ -236,7 +236,7 @@ def _discriminator_in(
         "img_channels": first.size[1],
         **_widths(channels),
         "architecture": "resnet",
-        "resample_filter": list(_TAPS),
+        "resample_filter": list(DEFAULT_TAPS),
         "activation": "lrelu",
         "conv_clamp": None,
         "num_fp16_res": 0,
@@ -268,7 +268,7 @@ def _filters(
     if not found:
         if gains:
             notes["filters"] = "not in the file; the default [1, 3, 3, 1]"
-        return list(_TAPS)
+        return list(DEFAULT_TAPS)
     taps: list[float] | None = None
     for name, gain in gains.items():
         record = found.get(name)
@@ -313,21 +313,7 @@ def _renamed(
     own = {theirs: ours for ours, (theirs, _) in names.items()}
     read = materialise(source, records, prefix)
     out = {own[theirs]: tensor.reshape(shapes[own[theirs]]) for theirs, tensor in read.items()}
-    for name, shape in shapes.items():
-        if name.endswith("resample_filter"):
-            # A layer that does not resample carries the default filter, unused.
-            taps = config["resample_filter"]
-            kernel = outer(taps if len(taps) == shape[0] and _resamples(kind, name) else _TAPS)
-            out[name] = kernel
-    return out
-
-
-def _resamples(kind: str, name: str) -> bool:
-    """Whether the filter of that name is the config's and not the default one."""
-    layer = name.split(".")[-2]
-    if kind == "stylegan2-generator":
-        return layer != "conv1"
-    return layer in ("conv1", "skip") or layer.startswith("b")
+    return out | stored_filters(kind, config)
 
 
 # Writing

@@ -6,15 +6,12 @@ products, times 4 where they upsample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from .names import expected_tensors
 
-__all__ = ["Names", "discriminator_names", "generator_names", "kernel_gains", "outer"]
+__all__ = ["Names", "discriminator_names", "generator_names", "kernel_gains"]
 
 Names = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -86,9 +83,3 @@ def kernel_gains(kind: str, config: Mapping[str, Any]) -> dict[str, float]:
             out[f"convs.{k + 1}.conv2.0.kernel"] = 1.0
             out[f"convs.{k + 1}.skip.0.kernel"] = 1.0
     return out
-
-
-def outer(taps: Sequence[float]) -> Tensor:
-    """The filter of the given taps, [k, k], with sum 1."""
-    line = torch.tensor(taps, dtype=torch.float64)
-    return (line[:, None] * line / line.sum().square()).float()

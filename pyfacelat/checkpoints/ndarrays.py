@@ -1,0 +1,40 @@
+"""Arrays in numpy's pickles, as records and as tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .records import ArrayRecord
+from .source import Source
+
+__all__ = ["array_dtype", "array_tensor"]
+
+_DTYPES: dict[str, torch.dtype] = {
+    "b1": torch.bool, "i1": torch.int8, "i2": torch.int16, "i4": torch.int32, "i8": torch.int64,
+    "u1": torch.uint8, "f2": torch.float16, "f4": torch.float32, "f8": torch.float64,
+}  # fmt: skip
+
+
+def array_dtype(record: ArrayRecord) -> torch.dtype | None:
+    """The torch dtype of an array; None for those that torch lacks or that are never weights."""
+    return _DTYPES.get(record.dtype)
+
+
+def array_tensor(source: Source, record: ArrayRecord, place: str) -> Tensor:
+    """An array as a contiguous tensor of its own, in the dtype of the file.
+
+    Raises:
+        CheckpointError: a dtype without counterpart, an array that was announced and never filled,
+            or more bytes than the file has.
+    """
+    dtype = array_dtype(record)
+    if dtype is None or record.shape is None:
+        source.fail(f"an array of {record.dtype or 'nothing'}", place)
+    if not source.values:
+        return torch.empty(record.shape, dtype=dtype, device="meta")
+    source.spend_copied(len(record.data), place)
+    flat = np.frombuffer(record.data, np.dtype("<" + record.dtype))
+    array = flat.reshape(record.shape, order="F" if record.fortran else "C")
+    return torch.from_numpy(np.array(array, order="C"))
