@@ -34,6 +34,7 @@ from pyfacelat.errors import CheckpointError, DeviceError, MissingWeightsError
 from pyfacelat.losses.perceptual import LPIPS, lpips_vgg16
 from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
+from pyfacelat.nets.e4e import E4E, E4EConfig
 from pyfacelat.nets.fan import FAN, FANConfig
 from pyfacelat.nets.layers import load_strict
 from pyfacelat.nets.s3fd import S3FD, S3FDConfig
@@ -48,6 +49,7 @@ __all__ = [
     "known_weights",
     "load_detector",
     "load_discriminator",
+    "load_e4e",
     "load_encoder",
     "load_generator",
     "load_identity",
@@ -228,6 +230,28 @@ def load_detector(
     checkpoint = _open(name_or_path, {"s3fd": "s3fd"}, "detector")
     config = config_of(checkpoint, "s3fd", S3FDConfig)
     return _frozen(_build(S3FD, config, checkpoint, checkpoint.tensors, dtype), where)
+
+
+def load_e4e(path: PathLike, *, device: Device = "cpu", dtype: torch.dtype | None = None) -> E4E:
+    """Load the encoder of an e4e or pSp checkpoint; `load_generator` loads its decoder.
+
+    Args:
+        path: a file of their training scripts, such as e4e_ffhq_encode.pt, or what `convert` made
+            of it.
+        device: where the network goes.
+        dtype: of its parameters; None means float32.
+
+    Returns:
+        The encoder, frozen: forward takes aligned RGB images [N, 3, 256, 256] in [-1, 1] to ws
+        [N, num_ws, w_dim], the average w included.
+
+    Raises:
+        CheckpointError, MissingWeightsError, DeviceError: as `load_generator`.
+    """
+    where = check_device(device)
+    checkpoint = _open(path, {}, "encoder", part="encoder")
+    config = config_of(checkpoint, "e4e", E4EConfig)
+    return _frozen(_build(E4E, config, checkpoint, checkpoint.tensors, dtype), where)
 
 
 def load_encoder(

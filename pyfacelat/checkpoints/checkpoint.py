@@ -25,6 +25,7 @@ KINDS = (
     "sample-encoder",
     "arcface",
     "s3fd",
+    "e4e",
 )
 
 

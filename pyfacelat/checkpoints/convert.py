@@ -57,7 +57,7 @@ def convert(
         src: a weight file of any supported format.
         dst: the new file; replaced if it exists.
         half: store floating-point tensors as float16 (relative error up to 4.9e-4).
-        part: "generator" or "discriminator", where a file holds both.
+        part: "generator", "discriminator" or "encoder", where a file holds several.
 
     Raises:
         CheckpointError: `src` cannot be read, or with `half`, a value is too large for float16.

@@ -7,7 +7,7 @@ of FAN those of face_alignment, names of VGG16 torchvision's; this package uses 
 
 from __future__ import annotations
 
-from .irse import arcface_tensors
+from .irse import arcface_tensors, e4e_tensors
 from .layout import Config, Shapes, batch_norm, conv, dense
 from .vision import s3fd_tensors
 
@@ -214,6 +214,7 @@ _TABLES = {
     "sample-encoder": encoder_tensors,
     "arcface": arcface_tensors,
     "s3fd": s3fd_tensors,
+    "e4e": e4e_tensors,
 }
 
 

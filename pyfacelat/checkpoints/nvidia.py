@@ -148,6 +148,8 @@ def network_in(source: Source, top: object, part: str, form: str) -> Checkpoint:
     Raises:
         CheckpointError: as `read_nvidia`.
     """
+    if part not in _ENTRIES:
+        source.fail(f"holds networks of StyleGAN, and no {part}")
     if holds_tensorflow(top):
         return read_tensorflow(source, top, part)
     entry, module = _entry(source, top, part)

@@ -14,7 +14,7 @@ from .torchfile import read_torch
 
 __all__ = ["read", "read_source"]
 
-PARTS = ("generator", "discriminator")
+PARTS = ("generator", "discriminator", "encoder")
 
 # Torch's magic number as pickle writes it (LONG1); a legacy stream has it right at its beginning.
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
@@ -27,13 +27,13 @@ def read(
 
     Supported: safetensors written by this package; network pickles of NVIDIA's
     stylegan2-ada-pytorch, of the StyleGAN2 in stylegan3 and of StyleGAN2 for TensorFlow, and such
-    networks in files of torch.save, as PTI writes; rosinality's StyleGAN2 checkpoints; torch state dicts (zip or legacy)
-    of torchvision's VGG16, face_alignment's FAN and the LPIPS linear layers. Time and memory are
-    proportional to the size of the file.
+    networks in files of torch.save, as PTI writes; rosinality's StyleGAN2 checkpoints; those of e4e
+    and pSp; state dicts (torch zip, torch legacy, safetensors) of the networks in `statedicts`.
+    Time and memory are proportional to the size of the file.
 
     Args:
         path: the file.
-        part: "generator" or "discriminator": which network of a file that holds both.
+        part: "generator", "discriminator" or "encoder": which network of a file that holds several.
         max_bytes: refuse larger files.
 
     Raises:

@@ -22,6 +22,7 @@ __all__ = [
     "ModuleRecord",
     "NamespaceRecord",
     "NetworkRecord",
+    "OPTION_GLOBALS",
     "StorageType",
 ]
 
@@ -316,3 +317,27 @@ def _common_globals() -> dict[tuple[str, str], Global]:
 
 
 COMMON_GLOBALS: Mapping[tuple[str, str], Global] = _common_globals()
+
+
+def _words(separator: str) -> Callable[[Machine, tuple[Any, ...]], str]:
+    """What a path or a device is made from, as one text."""
+
+    def call(machine: Machine, args: tuple[Any, ...]) -> str:
+        if len(args) > 64 or any(type(arg) not in (str, int) for arg in args):
+            machine.fail("a path or device made from something else than words")
+        text = separator.join(str(arg) for arg in args)
+        machine.source.spend_copied(len(text), machine.place())
+        return text
+
+    return call
+
+
+# What the options of a training run may hold besides plain values; nobody needs more than its text.
+OPTION_GLOBALS: Mapping[tuple[str, str], Global] = {
+    ("torch", "device"): Global("torch.device", call=_words(":")),
+    **{
+        (module, name): Global(f"pathlib.{name}", call=_words("/"))
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "WindowsPath")
+    },
+}

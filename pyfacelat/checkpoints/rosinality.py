@@ -69,7 +69,9 @@ def read_rosinality(source: Source, value: Any, part: str, form: str) -> Checkpo
     Raises:
         CheckpointError: the part is not in the file, or its tensors are not those of a StyleGAN2.
     """
-    entry = "g_ema" if part == "generator" else "d"
+    entry = {"generator": "g_ema", "discriminator": "d"}.get(part)
+    if entry is None:
+        source.fail(f"holds a StyleGAN2 in rosinality's layout, and no {part}")
     prefix = f"{entry}."
     state = value.get(entry)
     if "input.input" in value and part == "generator":

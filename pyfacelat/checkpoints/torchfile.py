@@ -1,4 +1,4 @@
-"""Files written by torch.save: state dicts, rosinality's StyleGAN2, whole modules (PTI).
+"""Files written by torch.save: state dicts, rosinality's StyleGAN2, e4e, whole modules (PTI).
 
 Both containers are read: the zip archive of torch >= 1.6 and the legacy stream before it. The
 pickle inside goes through the same opcode machine as NVIDIA's files; torch.load is not involved.
@@ -11,9 +11,10 @@ from typing import Any
 
 from .checkpoint import Checkpoint
 from .container import read_zip
+from .e4e import holds_e4e, read_e4e
 from .nvidia import PERSISTENT_GLOBALS, network_in
 from .opcodes import Machine
-from .records import Global, InertDict, ModuleRecord
+from .records import OPTION_GLOBALS, Global, InertDict, ModuleRecord
 from .rosinality import holds_rosinality, read_rosinality
 from .source import Source, shown
 from .statedicts import identify, take, without_prefix
@@ -34,6 +35,7 @@ _MAX_NAME_CHARS = 256
 
 _TORCH_GLOBALS: dict[tuple[str, str], Global] = {
     **PERSISTENT_GLOBALS,
+    **OPTION_GLOBALS,
     **STORAGE_GLOBALS,
     **TENSOR_GLOBALS,
 }
@@ -93,8 +95,6 @@ def _state_dict(source: Source, value: object) -> dict[str, TensorRecord]:
     if type(value) not in (dict, InertDict):
         source.fail(f"holds {shown(value)}, not a state dict")
     names: Mapping[Any, Any] = value  # type: ignore[assignment]
-    if "state_dict" in names and "opts" in names:
-        source.fail("is an e4e-style encoder checkpoint (state_dict, opts); not supported yet")
     if len(names) > _MAX_TENSORS:
         source.fail(f"has {len(names)} entries, more than {_MAX_TENSORS}")
     out = {}
@@ -116,7 +116,7 @@ def read_torch(source: Source, part: str = "generator") -> Checkpoint:
 
     Args:
         source: the file.
-        part: "generator" or "discriminator", where a file holds both.
+        part: "generator", "discriminator" or "encoder", where a file holds several.
 
     Raises:
         CheckpointError: the file is malformed or hostile, or its network is not known here.
@@ -130,6 +130,8 @@ def read_torch(source: Source, part: str = "generator") -> Checkpoint:
     form = "torch-zip" if zipped else "torch-legacy"
     if type(value) is ModuleRecord or (type(value) in (dict, InertDict) and _has_module(value)):
         return network_in(source, value, part, form)
+    if holds_e4e(value):
+        return read_e4e(source, value, part, form)  # type: ignore[arg-type]
     if holds_rosinality(value):
         return read_rosinality(source, value, part, form)
     records = _state_dict(source, value)

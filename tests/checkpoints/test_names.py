@@ -10,6 +10,7 @@ import pytest
 from pyfacelat.checkpoints import KINDS, expected_tensors, names
 from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
+from pyfacelat.nets.e4e import E4E, E4EConfig
 from pyfacelat.nets.fan import FAN, FANConfig
 from pyfacelat.nets.s3fd import S3FD, S3FDConfig
 from pyfacelat.nets.sample_encoder import SampleEncoder, SampleEncoderConfig
@@ -87,6 +88,13 @@ def test_arcface(variant: str) -> None:
         variant=variant, blocks=(1, 3), widths=(4, 6), reduction=2, input_size=20, embed_dim=5
     )
     agree("arcface", ArcFace(config), config)
+
+
+@pytest.mark.parametrize("changes", [{}, {"variant": "ir", "relative": False, "num_ws": 3}])
+def test_e4e(changes: dict[str, Any]) -> None:
+    small: dict[str, Any] = {"blocks": (1, 1, 2, 1), "widths": (2, 3, 4, 5), "reduction": 2}
+    config = E4EConfig(**{**small, "num_ws": 9, "w_dim": 6, "input_size": 64, **changes})
+    agree("e4e", E4E(config), config)
 
 
 def test_s3fd() -> None:
