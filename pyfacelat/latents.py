@@ -1,20 +1,17 @@
-"""Projected latents on disk: .npz with key `w`, plain .npy, and noise maps as .npz.
+"""Latents, directions and noise maps on disk, in the layouts in which people share them.
 
 `projected_w.npz` holds `w` [1|N, num_ws, w_dim] float32, as StyleGAN2-ADA's projector writes it;
-`noise.npz` one array per noise map. Files are read without unpickling anything, and never become
+`noise.npz` one array per noise map. Latents and directions are also read from .npy, from a dict
+that np.save pickled, and from files of torch.save. Nothing is unpickled freely, and nothing becomes
 larger in memory than a fixed limit.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
-import math
 import os
 import re
-import stat
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -23,26 +20,60 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyfacelat.checkpoints.arrays import MAX_ARRAY_FILE_BYTES, read_arrays
+from pyfacelat.checkpoints.source import Source
 from pyfacelat.errors import CheckpointError
 from pyfacelat.files import write_atomically
 
-__all__ = ["load_latents", "load_noise", "normalise_latents", "save_latents", "save_noise"]
+__all__ = [
+    "Boundary",
+    "Components",
+    "load_boundary",
+    "load_components",
+    "load_latents",
+    "load_named_latents",
+    "load_noise",
+    "normalise_latents",
+    "save_latents",
+    "save_noise",
+]
 
 PathLike = str | os.PathLike[str]
 
-_MAX_FILE_BYTES = 1 << 30
-_MAX_ARRAYS = 1024
-_MAX_HEADER_BYTES = 4096
-_MAX_NAME_CHARS = 200
-_DTYPES = ("<f2", "<f4", "<f8")
-_MIN_ALLOWANCE = 64 << 20
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_NPY_MAGIC = b"\x93NUMPY"
-_NPY_HEADER = re.compile(
-    r"\{'descr': '([^']{1,8})', 'fortran_order': (True|False), "
-    r"'shape': \(((?:\d{1,12}(?:, \d{1,12})*,?)?)\),? ?\}\s*"
-)
+# What latents are called in files that hold more than one array, the last part of nested names.
+_LATENT_NAMES = ("w", "ws", "latent", "latents", "dlatent", "dlatents", "w_plus", "wp", "w_pivot")
+_BOUNDARY_NAMES = ("boundary", "direction", "normal", "w")
+_INTERCEPT_NAMES = ("intercept", "bias")
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Boundary:
+    """A direction in W or W+, the normal of a plane that separates two classes.
+
+    Attributes:
+        normal: [1, w_dim] (the same for every row) or [num_ws, w_dim], float32, as in the file:
+            of length 1 in W for most, not always.
+        intercept: of the plane, 0 where the file has none.
+    """
+
+    normal: Tensor
+    intercept: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Components:
+    """Principal components of W, as GANSpace's files hold them.
+
+    Attributes:
+        directions: [K, w_dim] float32.
+        mean: [w_dim] float32.
+        scales: standard deviation along each direction, [K] float32, >= 0.
+    """
+
+    directions: Tensor
+    mean: Tensor
+    scales: Tensor
 
 
 def normalise_latents(ws: Tensor, *, num_ws: int, w_dim: int) -> Tensor:
@@ -120,13 +151,23 @@ def save_noise(path: PathLike, noise: Mapping[str, Tensor]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load_latents(path: PathLike, *, num_ws: int | None = None, w_dim: int | None = None) -> Tensor:
-    """Read latents from .npz (key `w`, or the only array there is) or .npy.
+def load_latents(
+    path: PathLike,
+    *,
+    num_ws: int | None = None,
+    w_dim: int | None = None,
+    name: str | None = None,
+) -> Tensor:
+    """Read latents from .npz, .npy or a file of torch.save.
 
     Args:
-        path: the file.
+        path: the file. Known layouts: a bare array; an npz with `w` (NVIDIA's projectors) or one
+            array; a tensor (e4e's latents.pt, PTI's pivots); a dict, also one pickled by np.save
+            (ReStyle), also nested (rosinality's projector).
         num_ws: rows that the generator reads; with `w_dim`, the result is [N, num_ws, w_dim].
         w_dim: width of a row.
+        name: which array of a file with several; nested names are joined by "/". None takes the
+            only one there is, or the only one that is called w, latent or alike.
 
     Returns:
         float32, finite, in the shape of the file unless `num_ws` and `w_dim` are given.
@@ -136,24 +177,104 @@ def load_latents(path: PathLike, *, num_ws: int | None = None, w_dim: int | None
         FileNotFoundError: there is no such file.
     """
     arrays = _read(path)
-    if "" in arrays:
-        array = arrays[""]
-    elif "w" in arrays:
-        array = arrays["w"]
-    elif len(arrays) == 1:
-        array = next(iter(arrays.values()))
-    else:
-        names = ", ".join(sorted(arrays)[:5])
-        _fail(path, f"has no array called w; there are {len(arrays)}: {names or 'none'}")
-    if array.ndim not in (1, 2, 3) or array.size == 0:
-        _fail(path, f"latents of shape {list(array.shape)}; expected 1 to 3 dimensions")
-    ws = torch.from_numpy(array)
-    if num_ws is None or w_dim is None:
-        return ws
-    try:
-        return normalise_latents(ws, num_ws=num_ws, w_dim=w_dim)
-    except ValueError as error:
-        _fail(path, str(error))
+    chosen = _choose(path, arrays, name, _LATENT_NAMES)
+    ws = arrays[chosen]
+    place = f"entry {ascii(chosen)}" if chosen else ""
+    if ws.ndim not in (1, 2, 3) or not ws.numel():
+        _fail(path, f"latents of shape {list(ws.shape)}; expected 1 to 3 dimensions", place)
+    return _fitted(path, ws, num_ws, w_dim, place)
+
+
+def load_named_latents(
+    path: PathLike, *, num_ws: int | None = None, w_dim: int | None = None
+) -> dict[str, Tensor]:
+    """Read latents of several pictures: name -> latents as `load_latents` returns them.
+
+    Args, Raises: as `load_latents`; every array of the file must be a latent.
+    """
+    out = {}
+    for name, value in _read(path).items():
+        place = f"entry {ascii(name)}" if name else ""
+        if value.ndim not in (1, 2, 3) or not value.numel():
+            _fail(path, f"latents of shape {list(value.shape)}; expected 1 to 3 dimensions", place)
+        out[name] = _fitted(path, value, num_ws, w_dim, place)
+    return out
+
+
+def load_boundary(
+    path: PathLike,
+    *,
+    num_ws: int | None = None,
+    w_dim: int | None = None,
+    name: str | None = None,
+) -> Boundary:
+    """Read a direction: InterFaceGAN's boundaries, e4e's directions, a mean of W.
+
+    Args:
+        path: .npy, .npz or a file of torch.save with an array [w_dim], [1, w_dim], [num_ws, w_dim]
+            or [1, num_ws, w_dim]; in a dict or npz it is called boundary, direction or normal (or
+            `name`), beside an optional number called intercept or bias.
+        num_ws: rows that the generator reads; None accepts any number.
+        w_dim: width of a row; None accepts any.
+        name: which array of a file with several.
+
+    Raises:
+        CheckpointError: the file is malformed, too large, or holds something else.
+        FileNotFoundError: there is no such file.
+    """
+    arrays = _read(path)
+    intercept = 0.0
+    for key in [k for k in arrays if k.rsplit("/", 1)[-1] in _INTERCEPT_NAMES and k != name]:
+        value = arrays.pop(key)
+        if value.numel() != 1:
+            _fail(path, f"an intercept of shape {list(value.shape)}", f"entry {ascii(key)}")
+        intercept = float(value)
+    normal = arrays[_choose(path, arrays, name, _BOUNDARY_NAMES)]
+    shape = list(normal.shape)
+    if normal.ndim == 3 and shape[0] == 1:
+        normal = normal[0]
+    if normal.ndim == 1:
+        normal = normal[None]
+    rows = (1, num_ws) if num_ws else range(1, 1 << 16)
+    if normal.ndim != 2 or normal.shape[0] not in rows or normal.shape[1] != (w_dim or shape[-1]):
+        wanted = w_dim or "w_dim"
+        _fail(
+            path,
+            f"a direction of shape {shape}; expected [{wanted}], [1, {wanted}] or "
+            f"[{num_ws or 'num_ws'}, {wanted}]",
+        )
+    if not bool(normal.any()):
+        _fail(path, "a direction of zeros")
+    return Boundary(normal.contiguous(), intercept)
+
+
+def load_components(path: PathLike) -> Components:
+    """Read GANSpace's principal components: a dict of `comp` [K, 1, w_dim], `mean` and `std` [K].
+
+    Raises:
+        CheckpointError: the file is malformed, too large, or holds something else.
+        FileNotFoundError: there is no such file.
+    """
+    arrays = _read(path)
+    parts = []
+    for names in (("comp", "act_comp"), ("mean", "act_mean"), ("std", "act_stdev")):
+        found = [name for name in names if name in arrays]
+        if not found:
+            _fail(path, f"has no {names[0]}; its arrays are: {', '.join(_listed(arrays))}")
+        parts.append(arrays[found[0]])
+    directions, mean, scales = parts
+    if directions.ndim == 3 and directions.shape[1] == 1:
+        directions = directions[:, 0]
+    if directions.ndim != 2 or not directions.numel():
+        _fail(path, f"has shape {list(directions.shape)}; expected [K, 1, w_dim]", "comp")
+    count, width = directions.shape
+    if mean.numel() != width or scales.numel() != count or bool((scales < 0).any()):
+        _fail(
+            path,
+            f"mean {list(mean.shape)} and std {list(scales.shape)} do not fit components "
+            f"{list(directions.shape)}, or std is negative",
+        )
+    return Components(directions.contiguous(), mean.reshape(width), scales.reshape(count))
 
 
 def load_noise(path: PathLike) -> dict[str, Tensor]:
@@ -169,7 +290,7 @@ def load_noise(path: PathLike) -> dict[str, Tensor]:
             _fail(path, "is a single array; expected an npz with one array for each noise map")
         if array.ndim not in (2, 3):
             _fail(path, f"shape {list(array.shape)}; expected [H, W] or [N, H, W]", name)
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return arrays
 
 
 def _array(name: str, value: Tensor) -> NDArray[np.float32]:
@@ -183,93 +304,41 @@ def _fail(path: PathLike, reason: str, place: str = "") -> NoReturn:
     raise CheckpointError(os.fspath(path), reason, place)
 
 
-def _read(path: PathLike) -> dict[str, NDArray[np.float32]]:
-    """Every array of an npz by name, or the one of an npy under ""."""
+def _read(path: PathLike) -> dict[str, Tensor]:
+    return read_arrays(Source.open(path, max_bytes=MAX_ARRAY_FILE_BYTES))
+
+
+def _listed(arrays: Mapping[str, Tensor]) -> list[str]:
+    return [ascii(name)[1:-1][:60] for name in sorted(arrays)[:8]] or ["none"]
+
+
+def _choose(
+    path: PathLike, arrays: Mapping[str, Tensor], name: str | None, known: tuple[str, ...]
+) -> str:
+    """The name of the wanted array."""
+    if name is not None:
+        if name not in arrays:
+            _fail(path, f"has no array called {ascii(name)[:80]}: {', '.join(_listed(arrays))}")
+        return name
+    if len(arrays) == 1:
+        return next(iter(arrays))
+    found = [key for key in arrays if key.rsplit("/", 1)[-1] in known]
+    exact = [key for key in known if key in arrays]
+    if exact or len(found) == 1:
+        return (exact or found)[0]
+    _fail(
+        path,
+        f"has {'several arrays' if found else 'no array'} called {known[0]} or alike; there are "
+        f"{len(arrays)}, say which: {', '.join(_listed(arrays))}",
+    )
+
+
+def _fitted(
+    path: PathLike, ws: Tensor, num_ws: int | None, w_dim: int | None, place: str
+) -> Tensor:
+    if num_ws is None or w_dim is None:
+        return ws
     try:
-        # O_NONBLOCK: a fifo must not make the reader wait for a writer.
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        _fail(path, f"cannot be opened: {getattr(error, 'strerror', None) or error}")
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            _fail(path, "is not a regular file")
-        if not 0 < status.st_size <= _MAX_FILE_BYTES:
-            _fail(path, f"has {status.st_size} bytes; expected 1 to {_MAX_FILE_BYTES}")
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            data = file.read(status.st_size)
-    finally:
-        os.close(fd)
-    if data[:6] == _NPY_MAGIC:
-        return {"": _parse_npy(path, data, "")}
-    if data[:2] == b"PK":
-        return _read_npz(path, data)
-    _fail(path, "is neither .npz nor .npy")
-
-
-def _read_npz(path: PathLike, data: bytes) -> dict[str, NDArray[np.float32]]:
-    # Random numbers hardly compress; a member that expands a lot is no array of latents.
-    allowance = max(_MIN_ALLOWANCE, 8 * len(data))
-    out: dict[str, NDArray[np.float32]] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            if len(members) > _MAX_ARRAYS:
-                _fail(path, f"{len(members)} members, more than {_MAX_ARRAYS}")
-            for member in members:
-                name = member.filename.removesuffix(".npy")
-                place = f"member {ascii(member.filename[:_MAX_NAME_CHARS])}"
-                if name == member.filename or len(name) > _MAX_NAME_CHARS:
-                    _fail(path, "is not an array", place)
-                if not _NAME.fullmatch(name) or name in out:
-                    _fail(path, "a name that is not allowed, or there twice", place)
-                if member.flag_bits & 1 or member.compress_type not in _METHODS:
-                    _fail(path, "is encrypted, or compressed in an unknown way", place)
-                allowance -= member.file_size
-                if allowance < 0:
-                    _fail(path, "would expand far beyond the size of the file", place)
-                with archive.open(member) as file:
-                    # One byte more than announced shows a member that says too little.
-                    content = file.read(member.file_size + 1)
-                if len(content) != member.file_size:
-                    _fail(path, "is longer or shorter than announced", place)
-                out[name] = _parse_npy(path, content, place)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        _fail(path, f"is a damaged zip archive: {ascii(str(error))[:100]}")
-    except (OSError, ValueError, struct.error, OverflowError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        # zipfile lets these through when offsets in its directory are nonsense.
-        _fail(path, f"is a damaged zip archive: {type(error).__name__}")
-    return out
-
-
-def _parse_npy(path: PathLike, data: bytes, place: str) -> NDArray[np.float32]:
-    """A float array in numpy's format, versions 1 to 3, as float32."""
-    if data[:6] != _NPY_MAGIC or len(data) < 12 or data[6] not in (1, 2, 3) or data[7] != 0:
-        _fail(path, "is no array in numpy's format", place)
-    width = 2 if data[6] == 1 else 4
-    length = int.from_bytes(data[8 : 8 + width], "little")
-    start = 8 + width + length
-    if length > _MAX_HEADER_BYTES or start > len(data):
-        _fail(path, f"a header of {length} bytes", place)
-    # Numpy evaluates the header as a Python literal; what it writes has exactly this form.
-    match = _NPY_HEADER.fullmatch(data[8 + width : start].decode("latin1"))
-    if match is None:
-        _fail(path, "a header that numpy does not write for arrays of numbers", place)
-    descr, fortran, sides = match.groups()
-    if descr not in _DTYPES:
-        _fail(path, f"dtype {ascii(descr)}; expected one of {', '.join(_DTYPES)}", place)
-    shape = tuple(int(side) for side in sides.replace(",", " ").split())
-    dtype = np.dtype(descr)
-    if len(shape) > 8 or math.prod(shape) * dtype.itemsize != len(data) - start:
-        _fail(path, f"{len(data) - start} bytes for shape {list(shape)} of {descr}", place)
-    flat = np.frombuffer(data, dtype, offset=start)
-    array = flat.reshape(shape, order="F" if fortran == "True" else "C")
-    with np.errstate(over="ignore"):  # float64 beyond float32 is caught as infinity
-        out: NDArray[np.float32] = np.array(array, np.float32, order="C")
-    if not np.isfinite(out).all():
-        _fail(path, "has values that are not finite (in float32)", place)
-    return out
+        return normalise_latents(ws, num_ws=num_ws, w_dim=w_dim)
+    except ValueError as error:
+        _fail(path, str(error), place)

@@ -26,11 +26,12 @@ FLOORS = [
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 # errors and files are below the rest of their floor: every file may raise and write.
 EVERYWHERE = {"errors", "files", "version"}
-# Steps inside a floor, one way only: `zoo` builds perceptual losses from files, and a landmark loss
-# is made of heat maps and groups. Edits read latents and show images. Floor 6 is a front end
-# throughout.
+# Steps inside a floor, one way only: latents come in the same containers as networks. `zoo` builds
+# perceptual losses from files, and a landmark loss is made of heat maps and groups. Edits read
+# latents and show images. Floor 6 is a front end throughout.
 WITHIN_A_FLOOR = {
     ("ops", "_extension"),
+    ("latents", "checkpoints"),
     ("losses", "faces"),
     ("edits", "images"),
     ("edits", "latents"),

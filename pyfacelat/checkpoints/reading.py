@@ -12,12 +12,12 @@ from .safe import read_safetensors
 from .source import MAX_FILE_BYTES, Source
 from .torchfile import read_torch
 
-__all__ = ["read", "read_source"]
+__all__ = ["LEGACY_MAGIC_BYTES", "read", "read_source"]
 
 PARTS = ("generator", "discriminator", "encoder")
 
 # Torch's magic number as pickle writes it (LONG1); a legacy stream has it right at its beginning.
-_LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
+LEGACY_MAGIC_BYTES = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
 
 
 def read(
@@ -53,7 +53,7 @@ def read_source(source: Source, *, part: str = "generator") -> Checkpoint:
     try:
         if start.startswith(b"PK"):
             return read_torch(source, part)
-        if start[:1] == b"\x80" and _LEGACY_MAGIC in start[:24]:
+        if start[:1] == b"\x80" and LEGACY_MAGIC_BYTES in start[:24]:
             return read_torch(source, part)
         if start[:1] == b"\x80" and len(start) > 1 and start[1] <= 5:
             return read_nvidia(source, part)

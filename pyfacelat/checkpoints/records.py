@@ -124,8 +124,11 @@ _STRUCT_CODES = {
 }  # fmt: skip
 
 
+_OBJECT = "O8"
+
+
 class DtypeRecord:
-    """A numpy dtype: a plain little-endian number type, by its type string ("f4", "i8", ...)."""
+    """A numpy dtype: a little-endian number type ("f4", "i8", ...), or objects ("O8")."""
 
     __slots__ = ("code",)
 
@@ -152,11 +155,15 @@ class DtypeRecord:
 
 
 class ArrayRecord:
-    """A numpy array: shape, type and raw bytes, not turned into an array until it is needed."""
+    """A numpy array: shape, type and raw bytes, not turned into an array until it is needed.
 
-    __slots__ = ("data", "dtype", "fortran", "shape")
+    One of objects has `items`, inert values as everything here, instead of data.
+    """
+
+    __slots__ = ("data", "dtype", "fortran", "items", "shape")
 
     def __init__(self) -> None:
+        self.items: list[object] = []
         self.shape: tuple[int, ...] | None = None
         self.dtype = ""
         self.fortran = False
@@ -167,9 +174,7 @@ class ArrayRecord:
         if self.shape is not None or type(state) is not tuple or len(state) != 5:
             machine.fail("a malformed numpy array")
         version, shape, dtype, fortran, data = state
-        if type(version) is not int or type(dtype) is not DtypeRecord:
-            machine.fail("a numpy array of objects")
-        if type(fortran) is not bool or type(data) is not memoryview:
+        if type(version) is not int or type(dtype) is not DtypeRecord or type(fortran) is not bool:
             machine.fail("a malformed numpy array")
         if type(shape) is not tuple or len(shape) > 8:
             machine.fail("a numpy array with a malformed shape")
@@ -178,6 +183,13 @@ class ArrayRecord:
             if type(side) is not int or not 0 <= side < 1 << 40:
                 machine.fail("a numpy array with a malformed shape")
             count *= side
+        if dtype.code == _OBJECT:
+            if type(data) is not list or len(data) != count:
+                machine.fail("a malformed numpy array of objects")
+            self.shape, self.dtype, self.items = shape, dtype.code, data
+            return
+        if type(data) is not memoryview:
+            machine.fail("a malformed numpy array")
         if count * dtype.itemsize != len(data):
             machine.fail(
                 f"a numpy array of {count} {dtype.code} values with {len(data)} bytes of data"
@@ -234,14 +246,14 @@ def _dtype(machine: Machine, args: tuple[Any, ...]) -> DtypeRecord:
     code = args[0] if args else None
     if type(code) is memoryview and len(code) <= 8:
         code = bytes(code).decode("latin1")
-    if len(args) not in (1, 3) or type(code) is not str or code not in _STRUCT_CODES:
+    if len(args) not in (1, 3) or type(code) is not str or code not in (*_STRUCT_CODES, _OBJECT):
         machine.fail("a numpy dtype that is not a plain number type")
     return DtypeRecord(code)
 
 
 def _scalar(machine: Machine, args: tuple[Any, ...]) -> object:
     ok = len(args) == 2 and type(args[0]) is DtypeRecord and type(args[1]) is memoryview
-    if not ok or len(args[1]) != args[0].itemsize:
+    if not ok or args[0].code == _OBJECT or len(args[1]) != args[0].itemsize:
         machine.fail("a malformed numpy scalar")
     return struct.unpack("<" + _STRUCT_CODES[args[0].code], args[1])[0]
 

@@ -28,7 +28,7 @@ from .storages import (
     storage_of_pid,
 )
 
-__all__ = ["read_torch"]
+__all__ = ["read_torch", "read_torch_object"]
 
 _MAX_TENSORS = 20_000
 _MAX_NAME_CHARS = 256
@@ -111,6 +111,17 @@ def _has_module(value: Any) -> bool:
     return any(type(value.get(name)) is ModuleRecord for name in ("G_ema", "G", "D"))
 
 
+def read_torch_object(source: Source) -> object:
+    """The object in a file of torch.save, as records and plain values; nothing is looked at yet.
+
+    Raises:
+        CheckpointError: the file is malformed or hostile.
+    """
+    if bytes(source.data[:2]) == b"PK":
+        return _read_zip_object(source)
+    return read_legacy(source, source.data, _TORCH_GLOBALS, hints=_HINTS)
+
+
 def read_torch(source: Source, part: str = "generator") -> Checkpoint:
     """Read a network, told by its tensor names, or by its class where a whole module was saved.
 
@@ -121,13 +132,8 @@ def read_torch(source: Source, part: str = "generator") -> Checkpoint:
     Raises:
         CheckpointError: the file is malformed or hostile, or its network is not known here.
     """
-    zipped = bytes(source.data[:2]) == b"PK"
-    value = (
-        _read_zip_object(source)
-        if zipped
-        else read_legacy(source, source.data, _TORCH_GLOBALS, hints=_HINTS)
-    )
-    form = "torch-zip" if zipped else "torch-legacy"
+    value = read_torch_object(source)
+    form = "torch-zip" if bytes(source.data[:2]) == b"PK" else "torch-legacy"
     if type(value) is ModuleRecord or (type(value) in (dict, InertDict) and _has_module(value)):
         return network_in(source, value, part, form)
     if holds_e4e(value):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyfacelat.nets.stylegan2 import Generator
 
 SOURCE_HELP = (
-    "seed:7 or seed:7-9, a file of latents (.npz, .npy), a folder that `project` wrote, or, for "
+    "seed:7 or seed:7-9, a file of latents (.npz, .npy, .pt), a folder that `project` wrote, or, for "
     "the sample network, an image."
 )
 NetworkOption = Annotated[
@@ -30,7 +30,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 _MAX_SEEDS = 1000
-_LATENT_FILES = (".npz", ".npy")
+_LATENT_FILES = (".npz", ".npy", ".pt", ".pth")
 
 
 def load_network(network: str, device: str) -> Generator:
