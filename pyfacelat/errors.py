@@ -19,6 +19,7 @@ __all__ = [
     "NoFaceError",
     "NonFiniteError",
     "OutdirBusyError",
+    "OutputError",
 ]
 
 
@@ -83,3 +84,18 @@ class ExportError(FacelatError, RuntimeError):
 
 class OutdirBusyError(FacelatError, OSError):
     """Another run is writing to the same output directory."""
+
+
+class OutputError(FacelatError, OSError):
+    """A result cannot be written, say because the disk is full; `errno` tells why.
+
+    Attributes:
+        result: what could not be written, whole in memory, to be saved elsewhere.
+    """
+
+    def __init__(self, errno: int | None, message: str, result: object = None) -> None:
+        super().__init__(errno, message)
+        self.result = result
+
+    def __str__(self) -> str:
+        return str(self.args[-1])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pyfacelat.files import temporary_name
 
 
 def write_mp4(
@@ -36,8 +37,7 @@ def write_mp4(
     """
     import av
 
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    temporary = temporary_name(path)
     count = 0
     shape: tuple[int, ...] = ()
     try:
@@ -61,7 +61,10 @@ def write_mp4(
                 raise ValueError("frames: expected at least one frame, got none")
             container.mux(stream.encode(None))
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # PyAV's name the temporary file
+            reason = error.strerror or str(error)
+            raise OSError(error.errno, reason, os.fspath(path)) from error
         raise
     return count

@@ -1,6 +1,12 @@
-"""Every test starts from the same seed, in deterministic mode, and GPU tests are counted."""
+"""Every test starts from the same seed, in deterministic mode, and GPU tests are counted.
+
+Tests that work through many cases in one function say how many with `tally`; the sums are printed
+at the end.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -32,3 +38,23 @@ def _reproducible() -> None:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each device type in turn."""
     return torch.device(request.param)
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Count cases under a name, for the summary: `tally("odd images", 1)`."""
+    # A property of the report, because that is what travels from the workers of pytest-xdist.
+    return lambda name, count: record_property("tally", [name, count])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the sums of what passing tests counted."""
+    sums: dict[str, int] = {}
+    for report in terminalreporter.stats.get("passed", []):
+        for key, value in report.user_properties:
+            if key == "tally":
+                sums[value[0]] = sums.get(value[0], 0) + value[1]
+    if sums:
+        terminalreporter.section("cases")
+        for name, count in sorted(sums.items()):
+            terminalreporter.write_line(f"{count:6,} {name}")

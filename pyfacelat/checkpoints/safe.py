@@ -8,19 +8,18 @@ duplicate names, gaps, and anything that is not finite.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import struct
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pyfacelat.files import whole_file
 
 from .checkpoint import KINDS, Checkpoint, check_finite
 from .source import Source, shown
@@ -254,33 +253,15 @@ def write_safetensors(
     if len(text) > _MAX_HEADER_BYTES:
         source.fail(f"a header of {len(text)} bytes; the limit is {_MAX_HEADER_BYTES}", "header")
 
-    folder = Path(name).resolve().parent
-    fd, temporary = tempfile.mkstemp(prefix=".tmp-", suffix=".safetensors", dir=folder)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for key in order:
-                value = tensors[key].detach()
-                value = value.to("cpu", _stored_dtype(value, dtype)).contiguous()
-                check_finite(source, key, value)
-                if value.numel():
-                    file.write(value.reshape(-1).view(torch.uint8).numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, name)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with whole_file(name) as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for key in order:
+            value = tensors[key].detach()
+            value = value.to("cpu", _stored_dtype(value, dtype)).contiguous()
+            check_finite(source, key, value)
+            if value.numel():
+                file.write(value.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _stored_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-
-
-def _umask() -> int:
-    # The only portable way to read the mask is to set it.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

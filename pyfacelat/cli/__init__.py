@@ -1,7 +1,7 @@
 """The command line.
 
 Exit codes: 0 done, 1 failed run, 2 usage, 3 no face, 4 missing weights, 5 bad file, 130
-interrupted.
+interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -69,6 +69,10 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             typer.echo("interrupted; run again with --resume to continue", err=True)
             raise typer.Exit(130) from None
+        except SystemExit as stop:
+            if stop.code == 143:  # SIGTERM, after the state was saved
+                typer.echo("terminated; run again with --resume to continue", err=True)
+            raise
         except FacelatError as error:
             typer.echo(f"pyfacelat: {error}", err=True)
             code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)

@@ -114,13 +114,15 @@ def run(
 ) -> None:
     """Project, write everything, and say in words or JSON what came out."""
     import pyfacelat
+    from pyfacelat.projection.outdir import open_outdir
 
     tty = sys.stderr.isatty()
     result = pyfacelat.project(
         look, landmarks, outdir=outdir, progress=tty and not as_json, **settings
     )
     if save_video:
-        result.save(outdir, video=True)
+        with open_outdir(outdir):
+            result.save(outdir, video=True)
     if as_json:
         typer.echo(json.dumps({"outdir": str(outdir), **result.summary()}))
         return

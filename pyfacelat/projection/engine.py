@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyfacelat.errors import ConfigError, DeviceError, FacelatError
+from pyfacelat.errors import ConfigError, NonFiniteError
 from pyfacelat.faces.groups import GroupWeights
 from pyfacelat.faces.landmarks import points_to_heatmaps
 from pyfacelat.images import shrink_to, to_uint8
@@ -29,10 +27,17 @@ from pyfacelat.projection.inputs import Inputs, read_inputs
 from pyfacelat.projection.landmark_term import landmark_term
 from pyfacelat.projection.loop import Callback, Run
 from pyfacelat.projection.networks import encode, load_networks
-from pyfacelat.projection.outdir import Outdir
+from pyfacelat.projection.outdir import Outdir, fingerprint, open_outdir
 from pyfacelat.projection.result import ProjectionResult
-from pyfacelat.projection.runtime import check_not_yet, progress_bar, resolve_device, resolve_dtype
+from pyfacelat.projection.runtime import (
+    check_not_yet,
+    named_memory_errors,
+    progress_bar,
+    resolve_device,
+    resolve_dtype,
+)
 from pyfacelat.projection.space import LatentSpace, check_ws, measure
+from pyfacelat.version import __version__
 
 
 class Projector:
@@ -96,6 +101,7 @@ class Projector:
         self.space = LatentSpace(
             self.statistics, self.config.space, self.config.coordinates, self.generator.num_ws
         )
+        self._weights: str | None = None
         self._timings = {"load": loaded - began, "measure": time.perf_counter() - loaded}
 
     def project(
@@ -121,6 +127,22 @@ class Projector:
     ) -> ProjectionResult:
         if resume and outdir is None:
             raise ConfigError("resume: expected an outdir to resume from, got none")
+        size = self.generator.img_resolution
+        resumable = outdir is not None
+        with (
+            open_outdir(outdir) as folder,
+            named_memory_errors(len(inputs), size, resumable=resumable),
+        ):
+            return self._project_into(folder, inputs, resume, callback, progress)
+
+    def _project_into(
+        self,
+        folder: Outdir | None,
+        inputs: Inputs,
+        resume: bool,
+        callback: Callback | None,
+        progress: bool,
+    ) -> ProjectionResult:
         began = time.perf_counter()
         size = self.generator.img_resolution
         look = inputs.look_batch(size).to(self.device, self.dtype)
@@ -129,40 +151,44 @@ class Projector:
         points, maps = self._targets(inputs.landmark_points, target_image)
         prepared = time.perf_counter()
 
-        with _outdir(outdir) as folder:
-            identity = folder.identity(self.config, self.generator, look, maps) if folder else ""
-            state = folder.load_state(identity) if folder and resume else None
-            with progress_bar(progress, self.config.steps) as report:
-                run = Run(
-                    self.generator,
-                    self.config,
-                    self.space,
-                    self._start(look),
-                    lambda stage, start: self._terms(stage, start, look, maps),
-                    callback=callback,
-                    report=report,
-                    save=None
-                    if folder is None
-                    else lambda tensors: folder.save_state(tensors, identity),
-                )
-                try:
-                    run(state)
-                except torch.OutOfMemoryError as error:
-                    raise DeviceError(_out_of_memory(len(look), size)) from error
-                except FacelatError:
-                    if folder is not None:  # the last finite state is worth keeping
-                        self._result(run, look, target_image, points, {}).save(
-                            folder.path, video=False
-                        )
-                    raise
-            timings = self._timings | {"prepare": prepared - began} | run.track.seconds
-            result = self._result(run, look, target_image, points, timings)
-            result.timings["total"] = time.perf_counter() - began
-            if folder is not None:
-                result.save(folder.path, video=False)
-                if not run.stopped:
-                    folder.clear_state()
+        identity = self._identity(look, target_image, inputs.landmark_points) if folder else ""
+        state = folder.load_state(identity) if folder and resume else None
+        with progress_bar(progress, self.config.steps) as report:
+            run = Run(
+                self.generator,
+                self.config,
+                self.space,
+                self._start(look),
+                lambda stage, start: self._terms(stage, start, look, maps),
+                callback=callback,
+                report=report,
+                save=None
+                if folder is None
+                else lambda state: folder.try_save_state(state, identity),
+            )
+            try:
+                run(state)
+            except NonFiniteError:
+                if folder is not None:  # what was good until then is worth keeping
+                    self._result(run, look, target_image, points, {}).save(folder.path)
+                raise
+        timings = self._timings | {"prepare": prepared - began} | run.track.seconds
+        result = self._result(run, look, target_image, points, timings)
+        result.timings["total"] = time.perf_counter() - began
+        if folder is not None:
+            result.save(folder.path)
+            if not run.stopped:
+                folder.clear_state()
         return result
+
+    def _identity(self, look: Tensor, target: Tensor | None, points: Tensor | None) -> str:
+        """A hash of all that decides a run; a state of another run must not be continued."""
+        if self._weights is None:
+            nets = (self.generator, self.landmarker, self.perceptual, self._encoder)
+            self._weights = fingerprint(*nets)
+        settings = (__version__, self.config.to_json(), str(self.dtype), self._weights)
+        # Not the target's heat maps: a GPU need not compute the same bits twice.
+        return fingerprint(*settings, self._init, look, target, points)
 
     def _given_latents(self, init: str | os.PathLike[str] | Tensor) -> Tensor | None:
         """Latents [N,num_ws,w_dim] that the caller wants to start from, or None."""
@@ -356,6 +382,7 @@ def project(
         MissingPackageError: `landmark_backend` needs a package that is not installed.
         NonFiniteError: a loss became NaN or infinite; with `outdir` the last finite state is there.
         OutdirBusyError: another run writes to `outdir`.
+        OutputError: `outdir` cannot be written to; the error's `result` is the result.
     """
     inputs = read_inputs(look, landmarks)
     projector = Projector(
@@ -377,19 +404,3 @@ def project(
         landmark_backend=landmark_backend,
     )
     return projector._project(inputs, outdir, resume, callback, progress)
-
-
-def _out_of_memory(count: int, size: int) -> str:
-    return (
-        f"out of memory with {count} image(s) at {size} px; project fewer at a time, "
-        'or use device="cpu"'
-    )
-
-
-@contextmanager
-def _outdir(path: str | os.PathLike[str] | None) -> Iterator[Outdir | None]:
-    if path is None:
-        yield None
-        return
-    with Outdir(Path(path)) as folder:
-        yield folder

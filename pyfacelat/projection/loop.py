@@ -5,6 +5,7 @@ Between two checks, every `CHECK_EVERY` steps, nothing is read back from the dev
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pyfacelat.images import to_uint8
 from pyfacelat.losses.objective import Objective, TermFunction
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.projection.config import ProjectionConfig, Stage
+from pyfacelat.projection.signals import DeferredSignals
 from pyfacelat.projection.space import LatentSpace
 from pyfacelat.projection.step import Buffers, Step
 
@@ -24,7 +26,7 @@ CHECK_EVERY = 20
 """Steps between two looks at the device: callbacks, progress, finiteness."""
 
 SAVE_EVERY = 20.0
-"""Seconds between two saved states."""
+"""Seconds between two saved states, at least; they are saved at checks."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ class Run:
         terms: for a stage and the coordinates it starts at, the loss terms by name.
         callback: called with a `StepInfo` at each check; False stops the run.
         report: called with (stage, step, total steps, latest totals) at each check, for progress.
-        save: called with all state at intervals, and when the run is interrupted.
+        save: called with all state at intervals, when the run ends, and when a signal, or an
+            exception in the callback, ends it early. Signals then wait for the end of a step: what
+            is saved is always the state between two steps.
 
     """
 
@@ -119,23 +123,31 @@ class Run:
         self._callback = callback
         self._report = report
         self._save = save
+        self._saved = time.perf_counter()
         self._maps, self._draws = _draw(generator, config, start)
 
     def __call__(self, state: dict[str, Tensor] | None = None) -> None:
         """Run all stages; `state` continues from what `save` was given."""
         first = int(state["stage"]) if state else 0
-        for index, stage in enumerate(self.config.stages):
-            if index < first:
-                assert state is not None
-                names = self._objective(stage, self.theta).names
-                self.track.append(
-                    names, state[f"done.{index}.losses"], state[f"done.{index}.history"]
-                )
-                continue
-            saved = state if state and index == first else None
-            self._run_stage(index, stage, saved)
-            if self.stopped:
-                break
+        if state:
+            self.theta = state["start"].to(self.theta)
+            saved = {name: state.get(f"noise.{name}") for name in self._maps}
+            self.noise = {k: v.to(self.theta) for k, v in saved.items() if v is not None}
+        with DeferredSignals() if self._save else contextlib.nullcontext() as signals:
+            for index, stage in enumerate(self.config.stages):
+                if index < first:
+                    assert state is not None
+                    self.track.append(
+                        self._objective(stage, self.theta).names,
+                        state[f"done.{index}.losses"],
+                        state[f"done.{index}.history"],
+                    )
+                    continue
+                self._run_stage(index, stage, state if index == first else None, signals)
+                if self.stopped:
+                    return
+            if first < len(self.config.stages):
+                self._save_now(len(self.config.stages), self.theta)
 
     def _objective(self, stage: Stage, start: Tensor) -> Objective:
         return Objective(self._terms(stage, start), self._active(stage))
@@ -145,15 +157,21 @@ class Run:
         has_noise = stage.optimise_noise and bool(self._maps)
         return {k: w for k, w in stage.weights.items() if k != "noise" or has_noise}
 
-    def _run_stage(self, index: int, stage: Stage, state: dict[str, Tensor] | None) -> None:
+    def _run_stage(
+        self,
+        index: int,
+        stage: Stage,
+        state: dict[str, Tensor] | None,
+        signals: DeferredSignals | None,
+    ) -> None:
         began = time.perf_counter()
-        start = state["start"].to(self.theta) if state else self.theta.clone()
+        start = self.theta.clone()
         objective = self._objective(stage, start)
         count = len(start)
         if not stage.optimise_noise:
             noise = {}
         else:
-            noise = self.noise or {
+            noise = {k: v.clone() for k, v in self.noise.items()} or {
                 k: v.expand(count, -1, -1).clone() for k, v in self._maps.items()
             }
         buffers = Buffers.allocate(start.clone(), noise, stage.steps, len(objective.names))
@@ -161,12 +179,7 @@ class Run:
             for name, tensor in buffers.tensors().items():
                 tensor.copy_(state[f"now.{name}"])
         step = Step(self.generator, self.space, objective, stage, buffers, self._draws[index])
-        done = int(buffers.counter)
-        try:
-            done = self._loop(index, stage, step, start, done)
-        except KeyboardInterrupt:
-            self._save_now(index, start, buffers)
-            raise
+        done = self._loop(index, step, start, signals)
         best = stage.keep_best and bool(torch.isfinite(buffers.best_total).all())
         final = buffers.best if best else buffers.parameters()
         self.theta = final["theta"].clone()
@@ -174,70 +187,90 @@ class Run:
         self.track.append(objective.names, buffers.losses[:done], buffers.history[:done])
         self.track.seconds[stage.name] = time.perf_counter() - began
 
-    def _loop(self, index: int, stage: Stage, step: Step, start: Tensor, done: int) -> int:
-        """Steps `done`..stage.steps; returns how many were done."""
-        buffers, names = step.buffers, (*step.objective.names, "total")
+    def _loop(self, index: int, step: Step, start: Tensor, signals: DeferredSignals | None) -> int:
+        """Steps up to the last of the stage; returns how many were done."""
+        stage, buffers = step.stage, step.buffers
+        done = int(buffers.counter)
         finite = {name: p.clone() for name, p in buffers.parameters().items()}
         before = sum(s.steps for s in self.config.stages[:index])
-        saved = time.perf_counter()
         while done < stage.steps:
             step()
             done += 1
+            if signals:
+                self._save_now(index, start, buffers)
+                signals.deliver()
             if done % CHECK_EVERY and done < stage.steps:
                 continue
-            self._check_finite(buffers, names, done, before, finite)
+            self._check_finite(step, done, before, finite)
             for name, parameter in buffers.parameters().items():
                 finite[name].copy_(parameter)
-            last = buffers.losses[done - 1]
-            if self._report is not None:
-                self._report(stage.name, before + done, self.config.steps, float(last[-1].mean()))
-            if self._callback is not None:
-                losses = {name: last[i].tolist() for i, name in enumerate(names)}
-                info = StepInfo(
-                    before + done,
-                    self.config.steps,
-                    stage.name,
-                    losses,
-                    lambda: self._render(buffers),
-                )
-                if self._callback(info) is False:
-                    self.stopped = True
-                    break
-            if self._save is not None and time.perf_counter() - saved > SAVE_EVERY:
+            try:
+                self._tell(step, done, before)
+            except BaseException:
                 self._save_now(index, start, buffers)
-                saved = time.perf_counter()
+                raise
+            if self.stopped:
+                self._save_now(index, start, buffers)
+                break
+            if time.perf_counter() - self._saved > SAVE_EVERY:
+                self._save_now(index, start, buffers)
         return done
 
-    def _check_finite(
-        self,
-        buffers: Buffers,
-        names: tuple[str, ...],
-        done: int,
-        before: int,
-        finite: dict[str, Tensor],
-    ) -> None:
-        """Raise NonFiniteError for the first bad step and term; keep the last finite parameters."""
+    def _tell(self, step: Step, done: int, before: int) -> None:
+        """Report progress and call the callback; it may stop the run."""
+        buffers, last = step.buffers, step.buffers.losses[done - 1]
+        if self._report is not None:
+            total = float(last[-1].mean())
+            self._report(step.stage.name, before + done, self.config.steps, total)
+        if self._callback is not None:
+            names = (*step.objective.names, "total")
+            info = StepInfo(
+                before + done,
+                self.config.steps,
+                step.stage.name,
+                {name: last[i].tolist() for i, name in enumerate(names)},
+                lambda: self._render(buffers),
+            )
+            self.stopped = self._callback(info) is False
+
+    def _check_finite(self, step: Step, done: int, before: int, finite: dict[str, Tensor]) -> None:
+        """Raise NonFiniteError for the first bad step and term; keep what was good until then."""
+        buffers, names = step.buffers, (*step.objective.names, "total")
         bad = (~torch.isfinite(buffers.losses[:done])).nonzero()
         if len(bad) == 0 and all(
             bool(torch.isfinite(p).all()) for p in buffers.parameters().values()
         ):
             return
-        self.theta = finite["theta"]
-        self.noise = {name: tensor for name, tensor in finite.items() if name != "theta"}
+        # An image's best settled step, where the stage looks for one; else the last finite check.
+        best = torch.isfinite(buffers.best_total) & step.stage.keep_best
+        kept = {
+            name: torch.where(best.reshape(-1, 1, 1), buffers.best[name], values)
+            for name, values in finite.items()
+        }
+        self.theta = kept.pop("theta")
+        self.noise = kept or self.noise
+        good = torch.isfinite(buffers.history[:done]).flatten(1).all(1)
+        good &= torch.isfinite(buffers.losses[:done]).flatten(1).all(1)
+        count = int(good.long().cumprod(0).sum())
+        self.track.append(names[:-1], buffers.losses[:count], buffers.history[:count])
         if len(bad) == 0:
             raise NonFiniteError(f"step {before + done}: the latents became NaN or infinite")
-        step, term, item = bad[0].tolist()
-        value = float(buffers.losses[step, term, item])
-        raise NonFiniteError(f"step {before + step}: {names[term]} of image {item} became {value}")
+        index, term, item = bad[0].tolist()
+        value = float(buffers.losses[index, term, item])
+        raise NonFiniteError(f"step {before + index}: {names[term]} of image {item} became {value}")
 
-    def _save_now(self, index: int, start: Tensor, buffers: Buffers) -> None:
+    def _save_now(self, index: int, start: Tensor, buffers: Buffers | None = None) -> None:
+        """Save the state in stage `index`, or at its beginning where it has no buffers yet."""
         if self._save is None:
             return
         state = {"stage": torch.tensor(index), "start": start}
+        state |= {f"noise.{name}": tensor for name, tensor in self.noise.items()}
         for k in range(index):
             state[f"done.{k}.losses"], state[f"done.{k}.history"] = self._done(k)
-        state |= {f"now.{name}": tensor for name, tensor in buffers.tensors().items()}
+        if buffers is not None:
+            state |= {f"now.{name}": tensor for name, tensor in buffers.tensors().items()}
         self._save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+        self._saved = time.perf_counter()
 
     def _done(self, index: int) -> tuple[Tensor, Tensor]:
         """Losses and history of a finished stage, in the form `Buffers` has them."""

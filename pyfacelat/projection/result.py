@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pyfacelat.errors import OutputError
 from pyfacelat.faces.draw import draw_landmarks
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.faces.landmarks import normalised_error
@@ -141,14 +142,21 @@ class ProjectionResult:
         Returns:
             the directory.
 
+        Raises:
+            OutputError: a file cannot be written; those before it in the order are there.
+
         """
         root = Path(directory)
-        root.mkdir(parents=True, exist_ok=True)
         folders = [root] if len(self) == 1 else [root / f"{i:03d}" for i in range(len(self))]
-        for index, folder in enumerate(folders):
-            self._save_one(index, folder)
-        for index, folder in enumerate(folders if video else []):
-            self._save_video(index, folder / "proj.mp4")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            for index, folder in enumerate(folders):
+                self._save_one(index, folder)
+            for index, folder in enumerate(folders if video else []):
+                self._save_video(index, folder / "proj.mp4")
+        except OSError as error:
+            where, reason = error.filename or root, error.strerror or str(error)
+            raise OutputError(error.errno, f"{where}: cannot be written: {reason}", self) from error
         return root
 
     def frames(self, index: int = 0) -> Iterator[np.ndarray[Any, Any]]:

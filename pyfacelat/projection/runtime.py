@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from pyfacelat.errors import ConfigError
+from pyfacelat.errors import ConfigError, DeviceError, FacelatError
 from pyfacelat.projection.config import check_choice
 from pyfacelat.zoo import check_device
 
@@ -47,6 +47,30 @@ def check_not_yet(align: bool | str, face: str, graph: bool | str) -> None:
         raise ConfigError(
             f'graph: expected False or "auto", got {graph!r}; this version runs its steps eagerly'
         )
+
+
+@contextmanager
+def named_memory_errors(count: int, size: int, *, resumable: bool) -> Iterator[None]:
+    """Turn running out of memory, on the CPU too, into a DeviceError that says what to do.
+
+    Args:
+        count: images in the batch.
+        size: their side, in pixels.
+        resumable: whether there is an output folder to resume from.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # torch has no class of its own for the CPU's allocator.
+        cpu = "DefaultCPUAllocator" in str(error) and not isinstance(error, FacelatError)
+        if not (cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
+            raise
+        again = "; resume=True goes on from the last saved state" if resumable else ""
+        # The frames of the traceback hold tensors that the next attempt needs the memory of.
+        raise DeviceError(
+            f"out of memory with {count} image(s) at {size} px; project fewer at a time, "
+            f'or use device="cpu"{again}'
+        ) from error.with_traceback(None)
 
 
 @contextmanager
