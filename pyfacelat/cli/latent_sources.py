@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pyfacelat.nets.stylegan2 import Generator
 
 SOURCE_HELP = (
-    "seed:7 or seed:7-9, a file of latents (.npz, .npy, .pt), a folder that `project` wrote, or, for "
-    "the sample network, an image."
+    "seed:7 or seed:7-9, a file of latents (.npz, .npy, .pt), a folder that `project` wrote, or, "
+    "for the sample network, an image."
 )
 NetworkOption = Annotated[
     str, typer.Option(help='StyleGAN2 file (.pkl, .safetensors), or "sample".')
