@@ -36,11 +36,14 @@ from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.e4e import E4E, E4EConfig
 from pyfacelat.nets.fan import FAN, FANConfig
+from pyfacelat.nets.image_to_latent import ImageToLatent, ImageToLatentConfig
 from pyfacelat.nets.layers import load_strict
+from pyfacelat.nets.resnet import ResNet, ResNetConfig
 from pyfacelat.nets.s3fd import S3FD, S3FDConfig
 from pyfacelat.nets.sample_encoder import FeatureTrunk, SampleEncoder, SampleEncoderConfig
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.nets.stylegan2_config import DiscriminatorConfig, GeneratorConfig
+from pyfacelat.nets.vgg import VGG16Features, VGG19Features
 
 __all__ = [
     "Report",
@@ -51,8 +54,10 @@ __all__ = [
     "load_discriminator",
     "load_e4e",
     "load_encoder",
+    "load_features",
     "load_generator",
     "load_identity",
+    "load_image_to_latent",
     "load_landmarker",
     "load_perceptual",
     "weights_dirs",
@@ -62,6 +67,10 @@ PathLike = str | os.PathLike[str]
 Device = str | torch.device
 _Net = TypeVar("_Net", bound=nn.Module)
 
+_VGGS: dict[str, type[VGG16Features] | type[VGG19Features]] = {
+    "vgg16": VGG16Features,
+    "vgg19": VGG19Features,
+}
 _ASSETS = Path(__file__).with_name("assets")
 
 
@@ -88,6 +97,9 @@ class WeightFile:
     how: str
 
 
+_TORCHVISION = (
+    "torchvision's {}, weights IMAGENET1K_V1, which torchvision downloads on its first use"
+)
 # name -> (file, sha256 or its beginning, approximate bytes, origin)
 _DOWNLOADS = {
     "2dfan4": (
@@ -104,12 +116,9 @@ _DOWNLOADS = {
         "the face detector of the face_alignment project (adrianb), which downloads it on its "
         "first use",
     ),
-    "vgg16": (
-        "vgg16-397923af.pth",
-        "397923af",
-        553_400_000,
-        "torchvision's VGG16, weights IMAGENET1K_V1, which torchvision downloads on its first use",
-    ),
+    "vgg16": ("vgg16-397923af.pth", "397923af", 553_400_000, _TORCHVISION.format("VGG16")),
+    "vgg19": ("vgg19-dcbb9e9d.pth", "dcbb9e9d", 574_700_000, _TORCHVISION.format("VGG19")),
+    "resnet50": ("resnet50-0676ba61.pth", "0676ba61", 102_500_000, _TORCHVISION.format("ResNet50")),
 }
 _LPIPS_LINS = (
     "vgg.pth",
@@ -290,6 +299,51 @@ def load_identity(
     return _frozen(_build(ArcFace, config, checkpoint, checkpoint.tensors, dtype), where)
 
 
+def load_image_to_latent(
+    path: PathLike, *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> ImageToLatent:
+    """Load pytorch_stylegan_encoder's latent finder, image_to_latent.pt.
+
+    Returns:
+        The network, frozen: forward takes aligned RGB images [N, 3, 256, 256] in [-1, 1] to ws
+        [N, num_ws, w_dim].
+
+    Raises:
+        CheckpointError, MissingWeightsError, DeviceError: as `load_generator`.
+    """
+    where = check_device(device)
+    checkpoint = _open(path, {}, "latent finder")
+    config = config_of(checkpoint, "image-to-latent", ImageToLatentConfig)
+    return _frozen(_build(ImageToLatent, config, checkpoint, checkpoint.tensors, dtype), where)
+
+
+def load_features(
+    name_or_path: PathLike, *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> VGG16Features | VGG19Features | ResNet:
+    """Load the features of a classifier trained on ImageNet, for losses and encoders.
+
+    Args:
+        name_or_path: "vgg16", "vgg19", "resnet50" (torchvision's files of these), or a file with
+            such a network; also ResNet-101 and 152.
+        device: where the network goes.
+        dtype: of its parameters; None means float32.
+
+    Returns:
+        The network, frozen, without its classifier; `activations(x, layers)` gives maps by name.
+
+    Raises:
+        CheckpointError, MissingWeightsError, DeviceError: as `load_generator`.
+    """
+    where = check_device(device)
+    names = {name: name for name in ("vgg16", "vgg19", "resnet50")}
+    checkpoint = _open(name_or_path, names, "features")
+    if checkpoint.kind in _VGGS:
+        vgg = _build(_VGGS[checkpoint.kind], None, checkpoint, checkpoint.tensors, dtype)
+        return _frozen(vgg, where)
+    config = config_of(checkpoint, "resnet", ResNetConfig)
+    return _frozen(_build(ResNet, config, checkpoint, checkpoint.tensors, dtype), where)
+
+
 def load_perceptual(
     name: PathLike = "lpips-vgg16", *, device: Device = "cpu", dtype: torch.dtype | None = None
 ) -> LPIPS:
@@ -394,8 +448,9 @@ def _build(
     tensors: Mapping[str, Tensor],
     dtype: torch.dtype | None,
 ) -> _Net:
-    """The network of a config with the tensors of its file, on the CPU."""
-    expected = expected_tensors(checkpoint.kind, dataclasses.asdict(config))
+    """The network of a config (None: of a class without) with its file's tensors, on the CPU."""
+    fields = {} if config is None else dataclasses.asdict(config)
+    expected = expected_tensors(checkpoint.kind, fields)
     # Before anything is allocated: a few bytes of config can ask for terabytes.
     source = Source(checkpoint.file, b"")
     check_shapes(source, expected, {k: tuple(v.shape) for k, v in tensors.items()})
@@ -404,7 +459,7 @@ def _build(
         if not (tensor.is_floating_point() or name.endswith(".num_batches_tracked")):
             source.fail(f"has dtype {tensor.dtype}, not a floating-point one", name)
     with _quiet_random():
-        net = cls(config).to(dtype or torch.float32)
+        net = (cls() if config is None else cls(config)).to(dtype or torch.float32)
     try:
         load_strict(net, tensors)
     except ValueError as error:

@@ -183,7 +183,7 @@ def test_known_weights(home: Path) -> None:
     lins = rows["lpips-lins"]
     assert lins.found is not None
     assert hashlib.sha256(lins.found.read_bytes()).hexdigest() == lins.sha256
-    for name in ("2dfan4", "s3fd", "vgg16"):
+    for name in ("2dfan4", "s3fd", "vgg16", "vgg19", "resnet50"):
         row = rows[name]
         assert row.found is None and row.sha256 in row.file and row.size > 10_000_000
         assert row.searched[0].parent == home / "home/weights"
@@ -196,6 +196,8 @@ def test_known_weights(home: Path) -> None:
     [
         (zoo.load_landmarker, "2dfan4", "2DFAN4-11f355bf06.pth.tar"),
         (zoo.load_detector, "s3fd", "s3fd-619a316812.pth"),
+        (zoo.load_features, "vgg19", "vgg19-dcbb9e9d.pth"),
+        (zoo.load_features, "resnet50", "resnet50-0676ba61.pth"),
         (zoo.load_perceptual, "lpips-vgg16", "vgg16-397923af.pth"),
         (zoo.load_generator, "sample", "generator.safetensors"),
         (zoo.load_encoder, "sample", "encoder.safetensors"),

@@ -9,33 +9,25 @@ from __future__ import annotations
 
 from .irse import arcface_tensors, e4e_tensors
 from .layout import Config, Shapes, batch_norm, conv, dense
-from .vision import s3fd_tensors
+from .vision import (
+    image_to_latent_tensors,
+    lins_tensors,
+    resnet_tensors,
+    s3fd_tensors,
+    vgg16_tensors,
+    vgg19_tensors,
+)
 
 __all__ = [
-    "LPIPS_VGG_CHANNELS",
-    "VGG16_CONVS",
     "discriminator_tensors",
     "encoder_tensors",
     "expected_tensors",
     "fan_tensors",
     "generator_tensors",
-    "vgg16_tensors",
 ]
 
 # Taps that a layer gets when the published code does not pass the config's filter on to it.
 _DEFAULT_TAPS = 4
-
-# torchvision's VGG16: index of every convolution in `features` -> (in, out) channels.
-VGG16_CONVS: dict[int, tuple[int, int]] = {
-    0: (3, 64), 2: (64, 64),
-    5: (64, 128), 7: (128, 128),
-    10: (128, 256), 12: (256, 256), 14: (256, 256),
-    17: (256, 512), 19: (512, 512), 21: (512, 512),
-    24: (512, 512), 26: (512, 512), 28: (512, 512),
-}  # fmt: skip
-
-# Channels of the five taps that LPIPS weighs (relu1_2, 2_2, 3_3, 4_3, 5_3).
-LPIPS_VGG_CHANNELS = (64, 128, 256, 512, 512)
 
 
 def _resolutions(img_resolution: int) -> list[int]:
@@ -193,24 +185,15 @@ def encoder_tensors(config: Config) -> Shapes:
     return out
 
 
-def vgg16_tensors(config: Config) -> Shapes:
-    """Name -> shape for the convolutions of torchvision's VGG16; there is nothing to configure."""
-    out: Shapes = {}
-    for index, (fan_in, fan_out) in VGG16_CONVS.items():
-        conv(out, f"features.{index}", fan_in, fan_out, 3)
-    return out
-
-
-def _lins_tensors(config: Config) -> Shapes:
-    return {f"lin{i}.model.1.weight": (1, c, 1, 1) for i, c in enumerate(LPIPS_VGG_CHANNELS)}
-
-
 _TABLES = {
     "stylegan2-generator": generator_tensors,
     "stylegan2-discriminator": discriminator_tensors,
     "fan": fan_tensors,
     "vgg16": vgg16_tensors,
-    "lpips-lins": _lins_tensors,
+    "vgg19": vgg19_tensors,
+    "resnet": resnet_tensors,
+    "image-to-latent": image_to_latent_tensors,
+    "lpips-lins": lins_tensors,
     "sample-encoder": encoder_tensors,
     "arcface": arcface_tensors,
     "s3fd": s3fd_tensors,

@@ -17,7 +17,7 @@ from .irse import arcface
 from .layout import Layout, Records
 from .names import expected_tensors
 from .source import Source, shown
-from .vision import s3fd
+from .vision import image_to_latent, lins, resnet, s3fd, vgg
 
 __all__ = ["identify", "take", "without_prefix"]
 
@@ -38,7 +38,7 @@ def identify(source: Source, records: Records) -> Layout:
     Raises:
         CheckpointError: the network is not known here.
     """
-    for known in (_vgg, _lins, _fan, arcface, s3fd):
+    for known in (vgg, lins, _fan, arcface, s3fd, resnet, image_to_latent):
         layout = known(source, records)
         if layout is not None:
             return layout
@@ -78,15 +78,6 @@ def take(source: Source, records: Records, layout: Layout, prefix: str = "") -> 
 
 
 # Recognisers: a layout, or None for another network's names
-
-
-def _vgg(source: Source, records: Records) -> Layout | None:
-    """VGG16 of torchvision; its classifier is 89 % of the file and of no use here."""
-    return Layout("vgg16", unused=("classifier.",)) if "features.0.weight" in records else None
-
-
-def _lins(source: Source, records: Records) -> Layout | None:
-    return Layout("lpips-lins") if "lin0.model.1.weight" in records else None
 
 
 def _fan(source: Source, records: Records) -> Layout | None:

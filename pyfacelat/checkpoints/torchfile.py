@@ -45,7 +45,11 @@ _HINTS = {
         "is a whole module saved with torch.save, which only its own code can rebuild; save its "
         "state_dict() instead"
     ),
-    "__torch__": "is a TorchScript archive, which is a program; save its state_dict() instead",
+    "__torch__": (
+        "is a TorchScript archive, as NVIDIA's vgg16.pt and inception files are: a program, which "
+        "is never run here. For LPIPS take torchvision's VGG16 and the weights of the lpips "
+        "package; of another network save the state_dict()"
+    ),
 }
 
 

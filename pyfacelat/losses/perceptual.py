@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyfacelat.nets.layers import load_strict
-from pyfacelat.nets.vgg16 import VGG16Features
+from pyfacelat.nets.vgg import VGG16Features
 
 __all__ = ["LPIPS", "lpips_vgg16"]
 

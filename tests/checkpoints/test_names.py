@@ -6,17 +6,20 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 
 from pyfacelat.checkpoints import KINDS, expected_tensors, names
 from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.e4e import E4E, E4EConfig
 from pyfacelat.nets.fan import FAN, FANConfig
+from pyfacelat.nets.image_to_latent import ImageToLatent, ImageToLatentConfig
+from pyfacelat.nets.resnet import ResNet, ResNetConfig
 from pyfacelat.nets.s3fd import S3FD, S3FDConfig
 from pyfacelat.nets.sample_encoder import SampleEncoder, SampleEncoderConfig
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.nets.stylegan2_config import DiscriminatorConfig, GeneratorConfig
-from pyfacelat.nets.vgg16 import VGG16Features
+from pyfacelat.nets.vgg import VGG16Features, VGG19Features
 
 from .conftest import SMALL
 
@@ -102,7 +105,21 @@ def test_s3fd() -> None:
     agree("s3fd", S3FD(config), config)
 
 
+@pytest.mark.parametrize("changes", [{}, {"blocks": (1, 2, 1, 3), "width": 2}])
+def test_resnet(changes: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        agree("resnet", ResNet(ResNetConfig(**changes)), ResNetConfig(**changes))
+
+
+def test_image_to_latent() -> None:
+    small: dict[str, Any] = {"blocks": (1, 1, 2, 1), "width": 2, "input_size": 64, "num_ws": 3}
+    config = ImageToLatentConfig(**small, reduced=5, hidden=4, w_dim=6)
+    agree("image-to-latent", ImageToLatent(config), config)
+
+
 def test_vgg16_and_lpips() -> None:
+    with torch.device("meta"):
+        assert expected_tensors("vgg19", {}) == shapes(VGG19Features())
     trunk = VGG16Features()
     assert expected_tensors("vgg16", {}) == shapes(trunk)
     lins = expected_tensors("lpips-lins", {})
