@@ -9,7 +9,7 @@ attribute dicts alone are enough to rebuild the network.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 from .checkpoint import Checkpoint, check_shapes, materialise
 from .names import discriminator_tensors, generator_tensors
@@ -30,6 +30,13 @@ _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 # Parts of a file -> the entry that holds it, in the order of preference.
 _ENTRIES = {"generator": ("G_ema",), "discriminator": ("D",)}
+
+
+# Beginnings of names in networks that come in the same wrapping, and what these are.
+_FOREIGN = {
+    "synthesis.input.": "a StyleGAN3 generator (configuration T or R, or StyleGAN-XL)",
+    "backbone.synthesis.": "an EG3D generator (tri-planes rendered as a volume)",
+}
 
 
 def _persistent_object(machine: Machine, args: tuple[Any, ...]) -> ModuleRecord:
@@ -123,6 +130,29 @@ def _entry(source: Source, top: Any, part: str) -> tuple[str, ModuleRecord]:
     source.fail(f"has no {' or '.join(wanted)}; its entries are: {names or 'none'}")
 
 
+def _producer(module: ModuleRecord, form: str) -> str:
+    kwargs: Any = module.state.get("_init_kwargs")
+    flat = "synthesis_kwargs" not in kwargs and "block_kwargs" not in kwargs
+    code = "stylegan3 (StyleGAN2)" if flat and "channel_base" in kwargs else "stylegan2-ada-pytorch"
+    return f"NVIDIA {code}" + ("" if form == "nvidia-pickle" else ", saved with torch.save")
+
+
+def _unknown(
+    source: Source,
+    entry: str,
+    module: ModuleRecord,
+    records: dict[str, TensorRecord],
+    what: str,
+    sign: str,
+) -> NoReturn:
+    first = ", ".join(shown(name, 40) for name in list(records)[:3]) or "none"
+    source.fail(
+        f"is no StyleGAN2 {what}: a network of class {shown(module.class_name)} with "
+        f"{len(records)} tensors and no {sign}; the first are: {first}",
+        entry,
+    )
+
+
 def read_nvidia(source: Source, part: str) -> Checkpoint:
     """Read a network out of an NVIDIA pickle.
 
@@ -154,20 +184,17 @@ def network_in(source: Source, top: object, part: str, form: str) -> Checkpoint:
         return read_tensorflow(source, top, part)
     entry, module = _entry(source, top, part)
     records = _collect(source, entry, module)
-    if any(name.startswith("synthesis.input.") for name in records):
-        source.fail(
-            "is a StyleGAN3 generator (configuration T or R: it has synthesis.input), not "
-            "StyleGAN2; its images are made in another way and cannot be projected here",
-            entry,
-        )
+    for sign, what in _FOREIGN.items():
+        if any(name.startswith(sign) for name in records):
+            source.fail(f"is {what}, which is not run here", entry)
     if part == "generator":
         if "synthesis.b4.const" not in records:
-            source.fail("is no StyleGAN2 generator: it has no synthesis.b4.const", entry)
+            _unknown(source, entry, module, records, "generator", "synthesis.b4.const")
         config = generator_config(source, entry, module)
         expected = generator_tensors(config)
     else:
         if "b4.out.weight" not in records:
-            source.fail("is no StyleGAN2 discriminator: it has no b4.out.weight", entry)
+            _unknown(source, entry, module, records, "discriminator", "b4.out.weight")
         config = discriminator_config(source, entry, module)
         expected = discriminator_tensors(config)
     check_shapes(source, expected, {k: r.size for k, r in records.items()}, f"{entry}.")
@@ -181,6 +208,11 @@ def network_in(source: Source, top: object, part: str, form: str) -> Checkpoint:
         f"stylegan2-{part}",
         config,
         tensors,
-        {"format": form, "entry": entry, "class": module.class_name},
+        {
+            "format": form,
+            "producer": _producer(module, form),
+            "entry": entry,
+            "class": module.class_name,
+        },
         source.name,
     )

@@ -12,12 +12,27 @@ from .safe import read_safetensors
 from .source import MAX_FILE_BYTES, Source
 from .torchfile import read_torch
 
-__all__ = ["LEGACY_MAGIC_BYTES", "read", "read_source"]
+__all__ = ["LEGACY_MAGIC_BYTES", "PARTS", "read", "read_source"]
 
 PARTS = ("generator", "discriminator", "encoder")
 
 # Torch's magic number as pickle writes it (LONG1); a legacy stream has it right at its beginning.
 LEGACY_MAGIC_BYTES = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
+
+
+# What people take for a weight file, by its first bytes.
+_OTHERS = {
+    b"\x89PNG": "an image (PNG)",
+    b"\xff\xd8\xff": "an image (JPEG)",
+    b"GIF8": "an image (GIF)",
+    b"\x89HDF": "an HDF5 file (Keras?)",
+    b"\x93NUMPY": "an array of numpy, such as latents or a direction",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"GGUF": "a GGUF file",
+}
 
 
 def read(
@@ -57,6 +72,9 @@ def read_source(source: Source, *, part: str = "generator") -> Checkpoint:
             return read_torch(source, part)
         if start[:1] == b"\x80" and len(start) > 1 and start[1] <= 5:
             return read_nvidia(source, part)
+        for magic, what in _OTHERS.items():
+            if start.startswith(magic):
+                source.fail(f"is {what}, not a weight file that is read here")
         if start[257:262] == b"ustar":
             source.fail("is a tar archive, not a weight file that is read here; unpack it first")
         if start[:2] == b"\x1f\x8b":

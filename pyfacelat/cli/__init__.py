@@ -17,6 +17,7 @@ from pyfacelat.cli.convert import convert
 from pyfacelat.cli.demo import demo
 from pyfacelat.cli.doctor import doctor
 from pyfacelat.cli.export import fan as export_fan
+from pyfacelat.cli.inspect import inspect
 from pyfacelat.cli.mix import mix
 from pyfacelat.cli.morph import morph
 from pyfacelat.cli.project import project
@@ -81,7 +82,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (project, mix, morph, demo, convert, doctor):
+for _command in (project, mix, morph, demo, convert, inspect, doctor):
     app.command()(_guarded(_command))
 
 _export = typer.Typer(no_args_is_help=True, help="Write networks for other engines.")

@@ -7,17 +7,67 @@ from typing import Annotated
 
 import typer
 
-from pyfacelat.errors import CheckpointError
+from pyfacelat.errors import CheckpointError, ConfigError
+
+_LATENTS = (".npz", ".npy")
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A weight file in any known format.")],
-    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    source: Annotated[Path, typer.Argument(help="A weight file in any known format, or latents.")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="The file to write: .safetensors, .pt for rosinality's StyleGAN2, or .npz or "
+            ".npy for latents as NVIDIA's projectors write them."
+        ),
+    ],
     half: Annotated[bool, typer.Option("--half", help="Store weights as float16.")] = False,
+    part: Annotated[
+        str, typer.Option(help="generator, discriminator or encoder, of a file with several.")
+    ] = "generator",
+    name: Annotated[
+        str | None, typer.Option(help="Latents: which array of a file with several.")
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(help="Latents: rows of the generator (18 at 1024 px), to repeat a single w."),
+    ] = None,
 ) -> None:
-    """Convert a weight file to safetensors, without executing anything in it."""
+    """Convert a weight file or latents, without executing anything in them."""
     from pyfacelat.checkpoints.convert import convert as convert_file
+    from pyfacelat.checkpoints.reading import PARTS
 
     if not source.exists():
         raise CheckpointError(source, "no such file")
-    typer.echo(str(convert_file(source, target, half=half)))
+    if target.suffix.lower() in _LATENTS:
+        if half:
+            raise ConfigError("half: latents are stored in float32")
+        typer.echo(_latents(source, target, name, rows))
+        return
+    if name is not None or rows is not None:
+        raise ConfigError(f"name, rows: only for latents, to {' or '.join(_LATENTS)}")
+    if part not in PARTS:
+        raise ConfigError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
+    typer.echo(str(convert_file(source, target, half=half, part=part)))
+
+
+def _latents(source: Path, target: Path, name: str | None, rows: int | None) -> str:
+    from pyfacelat.latents import load_latents, normalise_latents, save_latents
+
+    ws = load_latents(source, name=name)
+    if rows is not None:
+        if rows < 1:
+            raise ConfigError(f"rows: expected at least 1, got {rows}")
+        try:
+            ws = normalise_latents(ws, num_ws=rows, w_dim=ws.shape[-1])
+        except ValueError as error:
+            raise CheckpointError(source, str(error)) from None
+    elif ws.ndim == 1 or ws.shape[-2] == 1:
+        raise ConfigError(
+            f"rows: needed, since {source} holds one row of w, {list(ws.shape)}, for the whole "
+            "generator; 2 log2(resolution) - 2, which is 18 at 1024 px"
+        )
+    elif ws.ndim == 2:
+        ws = ws[None]
+    save_latents(target, ws)
+    return f"{target}: w {list(ws.shape)} float32"
