@@ -13,6 +13,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,12 @@ from pyfacelat.errors import CheckpointError
 from .ndarrays import array_dtype, array_tensor
 from .opcodes import Machine
 from .reading import LEGACY_MAGIC_BYTES
-from .records import COMMON_GLOBALS, ArrayRecord, InertDict
+from .records import COMMON_GLOBALS, ArrayRecord, Global, InertDict
 from .source import Source, shown
 from .storages import TensorRecord
 from .torchfile import read_torch_object
 
-__all__ = ["MAX_ARRAY_FILE_BYTES", "read_arrays"]
+__all__ = ["MAX_ARRAY_FILE_BYTES", "pickled_object", "read_arrays"]
 
 MAX_ARRAY_FILE_BYTES = 1 << 30
 
@@ -197,7 +198,7 @@ def _parse_npy(source: Source, data: bytes, place: str) -> Tensor | object:
         source.fail("a header that numpy does not write for arrays of numbers", place)
     descr, fortran, sides = match.groups()
     if descr == _OBJECT and not place:
-        return _pickled_object(source, data, start)
+        return pickled_object(source, memoryview(data), start)
     if descr not in _DTYPES:
         source.fail(f"dtype {ascii(descr)}; expected one of {', '.join(_DTYPES)}", place)
     shape = tuple(int(side) for side in sides.replace(",", " ").split())
@@ -215,11 +216,24 @@ def _parse_npy(source: Source, data: bytes, place: str) -> Tensor | object:
     return out
 
 
-def _pickled_object(source: Source, data: bytes, start: int) -> object:
-    """The one object of an array without axes, as np.save writes a dict."""
-    machine = Machine(
-        source, memoryview(data), start=start, names=COMMON_GLOBALS, where="pickled array"
-    )
+def pickled_object(
+    source: Source,
+    data: memoryview,
+    start: int,
+    names: Mapping[tuple[str, str], Global] = COMMON_GLOBALS,
+) -> object:
+    """The one object of an array without axes, as np.save writes a dict.
+
+    Args:
+        source: the file.
+        data: its content.
+        start: where the pickle begins.
+        names: what it may refer to.
+
+    Raises:
+        CheckpointError: the pickle is malformed or hostile, or holds more than one object.
+    """
+    machine = Machine(source, data, start=start, names=names, where="pickled array")
     record = machine.run()
     if machine.pos != len(data):
         source.fail(f"{len(data) - machine.pos} bytes after the end of the pickle")

@@ -74,6 +74,13 @@ _NVIDIA_GLOBALS = {
 }
 
 
+_ARRAYS = (
+    "holds chumpy or scipy objects, as the head model FLAME does; "
+    "checkpoints.flame.read_flame reads that"
+)
+_HINTS = {"chumpy": _ARRAYS, "scipy": _ARRAYS}
+
+
 def _collect(source: Source, entry: str, root: ModuleRecord) -> dict[str, TensorRecord]:
     """Parameters and buffers of a module tree, dotted names as in its state dict."""
     out: dict[str, TensorRecord] = {}
@@ -165,7 +172,7 @@ def read_nvidia(source: Source, part: str) -> Checkpoint:
             holds another network (StyleGAN3, TensorFlow era), or its tensors are not those that
             its options imply.
     """
-    machine = Machine(source, source.data, names=_NVIDIA_GLOBALS)
+    machine = Machine(source, source.data, names=_NVIDIA_GLOBALS, hints=_HINTS)
     top = machine.run()
     if machine.pos != len(source.data):
         source.fail(f"{len(source.data) - machine.pos} bytes after the end of the pickle")

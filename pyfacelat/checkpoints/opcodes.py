@@ -288,11 +288,12 @@ class Machine:
         self.stack.append(int.from_bytes(self.take(count), "little", signed=True))
 
     def _old_string(self, count: int) -> None:
-        # Python 2's str: in weight files, names and keys.
+        # Python 2's str: names and keys, which are ASCII, and the data of arrays.
+        data = self.take(count)
         try:
-            self.stack.append(str(self.take(count), "ascii"))
+            self.stack.append(str(data, "ascii"))
         except UnicodeDecodeError:
-            self.fail("a Python 2 string that is not ASCII")
+            self.stack.append(data)
 
     def _global(self) -> None:
         module = self.line()

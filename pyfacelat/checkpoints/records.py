@@ -22,6 +22,7 @@ __all__ = [
     "ModuleRecord",
     "NamespaceRecord",
     "NetworkRecord",
+    "ObjectRecord",
     "OPTION_GLOBALS",
     "StorageType",
 ]
@@ -188,6 +189,7 @@ class ArrayRecord:
                 machine.fail("a malformed numpy array of objects")
             self.shape, self.dtype, self.items = shape, dtype.code, data
             return
+        data = _python2_bytes(machine, data)
         if type(data) is not memoryview:
             machine.fail("a malformed numpy array")
         if count * dtype.itemsize != len(data):
@@ -197,8 +199,32 @@ class ArrayRecord:
         self.shape, self.dtype, self.fortran, self.data = shape, dtype.code, fortran, data
 
 
+def _python2_bytes(machine: Machine, data: Any) -> Any:
+    """Bytes that Python 2 wrote and that happen to be ASCII, which makes them text."""
+    if type(data) is not str:
+        return data
+    machine.source.spend_copied(len(data), machine.place())
+    return memoryview(data.encode("latin1"))
+
+
+class ObjectRecord:
+    """An object of a class that a reader lists by name: its attribute dict, no code."""
+
+    __slots__ = ("origin", "state")
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.state: dict[Any, Any] | None = None
+
+    def build(self, machine: Machine, state: object) -> None:
+        """Take the attributes, once."""
+        if self.state is not None or type(state) not in (dict, InertDict):
+            machine.fail(f"sets the attributes of a {self.origin} twice, or not from a dict")
+        self.state = state  # type: ignore[assignment]
+
+
 # Values that BUILD may touch, by exact type.
-BUILDABLE = (InertDict, NamespaceRecord, NetworkRecord, DtypeRecord, ArrayRecord)
+BUILDABLE = (InertDict, NamespaceRecord, NetworkRecord, ObjectRecord, DtypeRecord, ArrayRecord)
 
 
 def _ordered_dict(machine: Machine, args: tuple[Any, ...]) -> InertDict:
@@ -252,10 +278,16 @@ def _dtype(machine: Machine, args: tuple[Any, ...]) -> DtypeRecord:
 
 
 def _scalar(machine: Machine, args: tuple[Any, ...]) -> object:
-    ok = len(args) == 2 and type(args[0]) is DtypeRecord and type(args[1]) is memoryview
-    if not ok or args[0].code == _OBJECT or len(args[1]) != args[0].itemsize:
+    data = _python2_bytes(machine, args[1]) if len(args) == 2 else None
+    dtype = args[0] if args else None
+    if (
+        not isinstance(data, memoryview)
+        or type(dtype) is not DtypeRecord
+        or dtype.code == _OBJECT
+        or len(data) != dtype.itemsize
+    ):
         machine.fail("a malformed numpy scalar")
-    return struct.unpack("<" + _STRUCT_CODES[args[0].code], args[1])[0]
+    return struct.unpack("<" + _STRUCT_CODES[dtype.code], data)[0]
 
 
 _NDARRAY = Global("numpy.ndarray")

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from .checkpoint import check_shapes, materialise
 from .irse import arcface
-from .layout import Layout, Records
+from .layout import Layout, Records, Shapes
 from .names import expected_tensors
 from .source import Source, shown
 from .vision import image_to_latent, lins, resnet, s3fd, vgg
 
-__all__ = ["identify", "take", "without_prefix"]
+__all__ = ["identify", "take", "take_exactly", "without_prefix"]
 
 _COUNTER = ".num_batches_tracked"
 _PARALLEL = "module."
@@ -68,13 +68,24 @@ def take(source: Source, records: Records, layout: Layout, prefix: str = "") -> 
     absent = {own for own, name in names.items() if own.endswith(_COUNTER) and name not in records}
     used = {name: r for name, r in records.items() if not name.startswith(layout.unused)}
     shapes = {names[own]: shape for own, shape in expected.items() if own not in absent}
-    check_shapes(source, shapes, {name: tuple(r.shape) for name, r in used.items()}, prefix)
-    for name, record in used.items():
-        if not (record.dtype.is_floating_point or name.endswith(_COUNTER)):
-            source.fail(f"has dtype {record.dtype}, not a floating-point one", prefix + name)
-    found = materialise(source, {name: used[name] for name in shapes}, prefix)
+    found = take_exactly(source, used, shapes, prefix)
     counter = torch.zeros((), dtype=torch.int64)
     return {own: counter.clone() if own in absent else found[names[own]] for own in expected}
+
+
+def take_exactly(
+    source: Source, records: Records, shapes: Shapes, prefix: str = ""
+) -> dict[str, Tensor]:
+    """Tensors under the file's own names, which must be those of `shapes`.
+
+    Raises:
+        CheckpointError: as `take`.
+    """
+    check_shapes(source, shapes, {name: tuple(r.shape) for name, r in records.items()}, prefix)
+    for name, record in records.items():
+        if not (record.dtype.is_floating_point or name.endswith(_COUNTER)):
+            source.fail(f"has dtype {record.dtype}, not a floating-point one", prefix + name)
+    return materialise(source, {name: records[name] for name in shapes}, prefix)
 
 
 # Recognisers: a layout, or None for another network's names
