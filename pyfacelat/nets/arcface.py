@@ -8,15 +8,14 @@ embeddings says how likely two photographs show one person.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .folding import fold_into_linear
-from .irse import IRConfig, IRTrunk, check_integers
+from .checks import check_images, check_integers
+from .folding import fold_into_linear, folded_copy
+from .irse import IRConfig, IRTrunk
 
 __all__ = ["ArcFace", "ArcFaceConfig"]
 
@@ -83,11 +82,7 @@ class ArcFace(nn.Module):
         Raises:
             ValueError: images have a wrong shape.
         """
-        size = self.input_size
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-            raise ValueError(
-                f"images: expected shape [N, 3, {size}, {size}], got {list(images.shape)}"
-            )
+        check_images(images, side=self.input_size)
         x = self.head_norm(self.trunk(images)[-1])
         return F.normalize(self.embed_norm(self.dense(x.flatten(1))), dim=1)
 
@@ -97,10 +92,11 @@ class ArcFace(nn.Module):
         Frozen, in evaluation mode, channels_last, equal up to rounding, faster; it has other
         state-dict names, so save the original.
         """
-        net = copy.deepcopy(self).eval().requires_grad_(False)
-        net.trunk.fold()
-        net.dense = fold_into_linear(net.dense, before=net.head_norm, after=net.embed_norm)
+        return folded_copy(self)
+
+    def fold(self) -> None:
+        """Put normalisation into neighbouring layers, in place and for good."""
+        self.trunk.fold()
+        self.dense = fold_into_linear(self.dense, before=self.head_norm, after=self.embed_norm)
         for name in ("head_norm", "embed_norm"):
-            setattr(net, name, nn.Identity())
-        # Convolutions hand on their weights' layout: channels_last is the faster one.
-        return net.to(memory_format=torch.channels_last)
+            setattr(self, name, nn.Identity())

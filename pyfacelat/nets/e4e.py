@@ -11,14 +11,15 @@ of them and add row after row.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .irse import IRConfig, IRTrunk, check_integers
+from .checks import check_images, check_integers
+from .folding import folded_copy
+from .irse import IRConfig, IRTrunk
 from .layers import FullyConnected
 
 __all__ = ["E4E", "E4EConfig"]
@@ -109,11 +110,8 @@ class E4E(nn.Module):
         Raises:
             ValueError: images have a wrong shape, or `stage` is given to a pSp encoder.
         """
-        config, size = self.config, self.config.input_size
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-            raise ValueError(
-                f"images: expected shape [N, 3, {size}, {size}], got {list(images.shape)}"
-            )
+        config = self.config
+        check_images(images, side=config.input_size)
         if stage is not None and not config.relative:
             raise ValueError(f"stage: only e4e is trained in stages, got {stage} for pSp")
         *_, fine, middle, features = self.trunk(images)
@@ -135,10 +133,11 @@ class E4E(nn.Module):
         Frozen, in evaluation mode, channels_last, equal up to rounding, faster; it has other
         state-dict names, so save the original.
         """
-        net = copy.deepcopy(self).eval().requires_grad_(False)
-        net.trunk.fold()
-        # Convolutions hand on their weights' layout: channels_last is the faster one.
-        return net.to(memory_format=torch.channels_last)
+        return folded_copy(self)
+
+    def fold(self) -> None:
+        """Put the trunk's normalisation into its convolutions, in place and for good."""
+        self.trunk.fold()
 
 
 class Head(nn.Module):

@@ -8,10 +8,20 @@ backward needs neither the input nor a reduction.
 
 from __future__ import annotations
 
+import copy
+from typing import Protocol, TypeVar, cast
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ChannelAffine", "fold_into_conv", "fold_into_linear"]
+__all__ = ["ChannelAffine", "fold_into_conv", "fold_into_linear", "folded_copy"]
+
+
+class _Foldable(Protocol):
+    def fold(self) -> None: ...
+
+
+_Net = TypeVar("_Net", bound=nn.Module)
 
 
 class ChannelAffine(nn.Module):
@@ -58,6 +68,14 @@ def fold_into_conv(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
         folded.weight.copy_(weight.double() * scale[:, None, None, None])
         folded.bias.copy_(bias)  # type: ignore[union-attr]
     return folded.requires_grad_(False)
+
+
+def folded_copy(net: _Net) -> _Net:
+    """A copy on which `fold` was called: frozen, in evaluation mode, channels_last."""
+    folded = copy.deepcopy(net).eval().requires_grad_(False)
+    cast(_Foldable, folded).fold()
+    # Convolutions hand on their weights' layout: channels_last is the faster one.
+    return folded.to(memory_format=torch.channels_last)
 
 
 def fold_into_linear(

@@ -7,13 +7,13 @@ gives optimisation a start; it was trained with the StyleGAN1 face generator.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 import torch
 from torch import Tensor, nn
 
-from .irse import check_integers
+from .checks import check_images, check_integers
+from .folding import folded_copy
 from .resnet import ResNet, ResNetConfig
 
 __all__ = ["ImageToLatent", "ImageToLatentConfig"]
@@ -81,11 +81,8 @@ class ImageToLatent(nn.Module):
         Raises:
             ValueError: images have a wrong shape.
         """
-        config, size = self.config, self.config.input_size
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-            raise ValueError(
-                f"images: expected shape [N, 3, {size}, {size}], got {list(images.shape)}"
-            )
+        config = self.config
+        check_images(images, side=config.input_size)
         x = ((images + 1) / 2 - self.mean) / self.deviation
         (x,) = self.trunk.activations(x, ["layer4"])
         ws: Tensor = self.dense2(self.dense1(self.reduce(x).flatten(1)))
@@ -97,7 +94,8 @@ class ImageToLatent(nn.Module):
         Frozen, in evaluation mode, channels_last, equal up to rounding, faster; it has other
         state-dict names, so save the original.
         """
-        net = copy.deepcopy(self).eval().requires_grad_(False)
-        net.trunk.fold()
-        # Convolutions hand on their weights' layout: channels_last is the faster one.
-        return net.to(memory_format=torch.channels_last)
+        return folded_copy(self)
+
+    def fold(self) -> None:
+        """Put the trunk's normalisation into its convolutions, in place and for good."""
+        self.trunk.fold()

@@ -19,24 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_integers
 from .folding import ChannelAffine, fold_into_conv
 
-__all__ = ["IRConfig", "IRTrunk", "check_integers"]
+__all__ = ["IRConfig", "IRTrunk"]
 
 VARIANTS = ("ir", "ir-se", "iresnet")
-
-
-def check_integers(config: object, ranges: dict[str, tuple[int, int]]) -> None:
-    """Hold fields of a config to their ranges; the items of a field that is a tuple, each.
-
-    Raises:
-        ValueError: naming field, rule and value.
-    """
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if not isinstance(item, int) or isinstance(item, bool) or not low <= item <= high:
-                raise ValueError(f"{name}: expected integers from {low} to {high}, got {item!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,14 @@ weight files load strictly but for their last dense layer.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .folding import fold_into_conv
-from .irse import check_integers
+from .checks import check_images, check_integers
+from .folding import fold_into_conv, folded_copy
 
 __all__ = ["ResNet", "ResNetConfig"]
 
@@ -111,11 +109,7 @@ class ResNet(nn.Module):
                 f"layers: expected names out of {', '.join(self.layers)}, each once, "
                 f"got {list(layers)}"
             )
-        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < _SMALLEST:
-            raise ValueError(
-                f"x: expected shape [N, 3, H, W] with H and W at least {_SMALLEST}, "
-                f"got {list(x.shape)}"
-            )
+        check_images(x, least=_SMALLEST)
         x = F.relu(self.bn1(self.conv1(x)))
         found = {"conv1": x}
         for name in self.layers[1 : 1 + max(self.layers.index(name) for name in layers)]:
@@ -130,10 +124,7 @@ class ResNet(nn.Module):
         Frozen, in evaluation mode, channels_last, equal up to rounding, faster; it has other
         state-dict names, so save the original.
         """
-        net = copy.deepcopy(self).eval().requires_grad_(False)
-        net.fold()
-        # Convolutions hand on their weights' layout: channels_last is the faster one.
-        return net.to(memory_format=torch.channels_last)
+        return folded_copy(self)
 
     def fold(self) -> None:
         """Put batch normalisation into the convolutions, in place and for good."""

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_images, check_integers
+
 __all__ = ["S3FD", "S3FDConfig", "decode_boxes", "suppress_overlaps"]
 
 # Mean colour of the training images in 0 to 255, in the network's channel order, which is BGR.
@@ -48,8 +50,7 @@ class S3FDConfig:
     """Channels of the first stage, 1 to 256; all others are multiples."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.width, int) or not 1 <= self.width <= 256:
-            raise ValueError(f"width: expected an integer from 1 to 256, got {self.width!r}")
+        check_integers(self, {"width": (1, 256)})
 
 
 class S3FD(nn.Module):
@@ -95,11 +96,7 @@ class S3FD(nn.Module):
         Raises:
             ValueError: images have a wrong shape.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < _SMALLEST:
-            raise ValueError(
-                f"images: expected shape [N, 3, H, W] with H and W at least {_SMALLEST}, "
-                f"got {list(images.shape)}"
-            )
+        check_images(images, least=_SMALLEST)
         mean = torch.tensor(_MEAN_BGR, dtype=images.dtype, device=images.device)
         x = (images.flip(1) + 1) * 127.5 - mean[:, None, None]
         part = self.get_submodule

@@ -70,7 +70,7 @@ def test_files_become_networks(published: nn.Module, tmp_path: Path) -> None:
     for wrong in ([], ["layer1", "layer1"], ["layer5"]):
         with pytest.raises(ValueError, match="layers: expected names out of conv1, layer1"):
             net.activations(x, wrong)
-    with pytest.raises(ValueError, match="x: expected shape"):
+    with pytest.raises(ValueError, match="images: expected shape"):
         net(x[:, :, :31])
 
 
