@@ -41,6 +41,7 @@ from pyfacelat.nets.layers import load_strict
 from pyfacelat.nets.resnet import ResNet, ResNetConfig
 from pyfacelat.nets.s3fd import S3FD, S3FDConfig
 from pyfacelat.nets.sample_encoder import FeatureTrunk, SampleEncoder, SampleEncoderConfig
+from pyfacelat.nets.stylegan1 import StyleGAN1, StyleGAN1Config
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.nets.stylegan2_config import DiscriminatorConfig, GeneratorConfig
 from pyfacelat.nets.vgg import VGG16Features, VGG19Features
@@ -176,7 +177,7 @@ def _row(
 def load_generator(
     path_or_name: PathLike, *, device: Device = "cpu", dtype: torch.dtype | None = None
 ) -> Generator:
-    """Load a StyleGAN2 generator: "sample", an NVIDIA network pickle, or a native safetensors file.
+    """Load a generator: "sample", or a file with a StyleGAN2 or a StyleGAN of 2019.
 
     Args:
         path_or_name: "sample" or a path.
@@ -193,10 +194,15 @@ def load_generator(
     """
     where = check_device(device)
     checkpoint = _open(path_or_name, {"sample": "sample-generator"}, "network")
-    config = config_of(checkpoint, "stylegan2-generator", GeneratorConfig)
+    stylegan1 = checkpoint.kind == "stylegan1-generator"
+    config: GeneratorConfig
+    if stylegan1:
+        config = config_of(checkpoint, checkpoint.kind, StyleGAN1Config)
+    else:
+        config = config_of(checkpoint, "stylegan2-generator", GeneratorConfig)
     stats = {k: v for k, v in checkpoint.tensors.items() if k.startswith("w_stats.")}
     tensors = {k: v for k, v in checkpoint.tensors.items() if k not in stats}
-    net = _build(Generator, config, checkpoint, tensors, dtype)
+    net = _build(StyleGAN1 if stylegan1 else Generator, config, checkpoint, tensors, dtype)
     net.w_stats = _w_stats(checkpoint, stats, config.w_dim, dtype or torch.float32)
     return net.to(where).freeze()
 

@@ -19,6 +19,7 @@ __all__ = ["KINDS", "Checkpoint", "check_finite", "check_shapes", "materialise"]
 KINDS = (
     "stylegan2-generator",
     "stylegan2-discriminator",
+    "stylegan1-generator",
     "fan",
     "vgg16",
     "vgg19",

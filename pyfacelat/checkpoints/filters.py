@@ -31,6 +31,8 @@ def stored_filters(kind: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
 def _resamples(kind: str, name: str) -> bool:
     # A layer that does not resample carries the default filter, unused.
     layer = name.split(".")[-2]
+    if kind == "stylegan1-generator":
+        return True
     if kind == "stylegan2-generator":
         return layer != "conv1"
     return layer in ("conv1", "skip") or layer.startswith("b")

@@ -24,6 +24,7 @@ __all__ = [
     "expected_tensors",
     "fan_tensors",
     "generator_tensors",
+    "stylegan1_tensors",
 ]
 
 # Taps that a layer gets when the published code does not pass the config's filter on to it.
@@ -92,6 +93,33 @@ def generator_tensors(config: Config) -> Shapes:
             out[f"{block}.skip.weight"] = (width, previous, 1, 1)
             out[f"{block}.skip.resample_filter"] = _filter_shape(taps)
         previous = width
+    return out
+
+
+def stylegan1_tensors(config: Config) -> Shapes:
+    """Name -> shape for a StyleGAN generator of 2019, from the fields of `StyleGAN1Config`."""
+    out: Shapes = {}
+    w_dim = config["w_dim"]
+    _mapping(out, config, config["z_dim"], w_dim, average=config["w_avg_beta"] is not None)
+    below = 0
+    for res in _resolutions(config["img_resolution"]):
+        width = _channels(config, res)
+        block = f"synthesis.b{res}"
+        if not below:
+            out[f"{block}.const"] = (width, 4, 4)
+        else:
+            out[f"{block}.resample_filter"] = _filter_shape(len(config["resample_filter"]))
+        for layer, fan_in in (("conv0", below), ("conv1", width)):
+            name = f"{block}.{layer}"
+            if fan_in:
+                out[f"{name}.weight"] = (width, fan_in, 3, 3)
+            if config["use_noise"]:
+                out[f"{name}.noise_const"] = (res, res)
+                out[f"{name}.noise_strength"] = (width,)
+            out[f"{name}.bias"] = (width,)
+            dense(out, f"{name}.affine", w_dim, 2 * width)
+        below = width
+    conv(out, "synthesis.torgb", below, config["img_channels"], 1)
     return out
 
 
@@ -188,6 +216,7 @@ def encoder_tensors(config: Config) -> Shapes:
 _TABLES = {
     "stylegan2-generator": generator_tensors,
     "stylegan2-discriminator": discriminator_tensors,
+    "stylegan1-generator": stylegan1_tensors,
     "fan": fan_tensors,
     "vgg16": vgg16_tensors,
     "vgg19": vgg19_tensors,

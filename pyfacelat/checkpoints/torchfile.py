@@ -27,6 +27,7 @@ from .storages import (
     same_storage,
     storage_of_pid,
 )
+from .stylegan1 import read_stylegan1, stylegan1_layout
 
 __all__ = ["read_torch", "read_torch_object"]
 
@@ -145,6 +146,8 @@ def read_torch(source: Source, part: str = "generator") -> Checkpoint:
     if holds_rosinality(value):
         return read_rosinality(source, value, part, form)
     records = _state_dict(source, value)
+    if stylegan1_layout(records):
+        return read_stylegan1(source, records, part, form)
     layout = identify(source, records)
     tensors = take(source, records, layout)
     return Checkpoint(layout.kind, layout.config, tensors, {"format": form}, source.name)

@@ -16,7 +16,7 @@ does under `force_fp32`. No file access: see `pyfacelat.zoo`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,13 +26,10 @@ from pyfacelat import ops
 
 from .layers import DEFAULT_FILTER, Conv2d, FullyConnected
 from .mapping import MappingNetwork
+from .noise import NoiseSource, RandomState
 from .stylegan2_config import GeneratorConfig
 
 __all__ = ["Generator", "GeneratorConfig", "MappingNetwork", "SynthesisNetwork"]
-
-NOISE_MODES = ("const", "random", "none")
-
-RandomState = torch.Generator | Sequence[torch.Generator] | None
 
 
 class Generator(nn.Module):
@@ -57,7 +54,7 @@ class Generator(nn.Module):
         self.img_resolution = config.img_resolution
         self.img_channels = config.img_channels
         self.w_stats: dict[str, Tensor] = {}
-        self.synthesis = SynthesisNetwork(config)
+        self.synthesis = self._synthesis(config)
         self.mapping = MappingNetwork(
             z_dim=config.z_dim,
             c_dim=config.c_dim,
@@ -70,6 +67,11 @@ class Generator(nn.Module):
             lr_multiplier=config.mapping_lr_multiplier,
             w_avg_beta=config.w_avg_beta,
         )
+
+    @staticmethod
+    def _synthesis(config: GeneratorConfig) -> SynthesisNetwork:
+        """The network from w to images; StyleGAN1 has another one."""
+        return SynthesisNetwork(config)
 
     def forward(
         self,
@@ -126,7 +128,11 @@ class SynthesisNetwork(nn.Module):
         self.img_channels = config.img_channels
         self.block_resolutions = config.resolutions
         for res in config.resolutions:
-            self.add_module(f"b{res}", SynthesisBlock(config, res))
+            self.add_module(f"b{res}", self._block(config, res))
+
+    @staticmethod
+    def _block(config: GeneratorConfig, resolution: int) -> nn.Module:
+        return SynthesisBlock(config, resolution)
 
     def forward(
         self,
@@ -161,8 +167,10 @@ class SynthesisNetwork(nn.Module):
                 f"ws: expected shape [N, {self.num_ws}, {self.w_dim}], got {list(ws.shape)}"
             )
         sizes = self.noise_sizes() if noise else {}
-        source = _NoiseSource(noise_mode, noise, generator, sizes, ws.shape[0])
-        ws = ws.to(next(self.parameters()).dtype)
+        source = NoiseSource(noise_mode, noise, generator, sizes, ws.shape[0])
+        return self._render(ws.to(next(self.parameters()).dtype), source)
+
+    def _render(self, ws: Tensor, source: NoiseSource) -> Tensor:
         x: Tensor | None = None
         image: Tensor | None = None
         first = 0  # row of ws that the next block starts with
@@ -213,7 +221,7 @@ class SynthesisBlock(nn.Module):
             )
 
     def forward(
-        self, x: Tensor | None, image: Tensor | None, ws: Tensor, noise: _NoiseSource
+        self, x: Tensor | None, image: Tensor | None, ws: Tensor, noise: NoiseSource
     ) -> tuple[Tensor, Tensor | None]:
         """One block: features [N, C/2.., R/2, R/2] and image so far -> the same at R.
 
@@ -322,66 +330,3 @@ class ToRGB(nn.Module):
             act="linear",
             clamp=self.conv_clamp,
         )
-
-
-class _NoiseSource:
-    """Hands every synthesis layer its noise map, by the rules of `SynthesisNetwork.forward`."""
-
-    def __init__(
-        self,
-        mode: str,
-        given: Mapping[str, Tensor] | None,
-        generator: RandomState,
-        sizes: Mapping[str, tuple[int, int]],
-        batch: int,
-    ) -> None:
-        if mode not in NOISE_MODES:
-            raise ValueError(f"noise_mode: expected one of {', '.join(NOISE_MODES)}, got {mode!r}")
-        if given and mode == "none":
-            raise ValueError("noise: maps are given, but noise_mode is 'none'")
-        self.mode = mode
-        self.batch = batch
-        self.generator = generator
-        self.given: dict[str, Tensor] = {}
-        for key, value in (given or {}).items():
-            name = key.removeprefix("synthesis.")
-            if name not in sizes or name == key:
-                raise ValueError(f"noise: no map named {key!r}; see Generator.noise_names()")
-            self.given[name] = _as_noise(key, value, sizes[name], batch)
-        if isinstance(generator, Sequence) and len(generator) != batch:
-            raise ValueError(f"generator: expected 1 or {batch} (one each), got {len(generator)}")
-
-    def __call__(self, name: str, layer: SynthesisLayer) -> Tensor | None:
-        if not layer.use_noise:
-            return None
-        like = layer.noise_const
-        if name in self.given:
-            return self.given[name].to(like)
-        if self.mode == "const":
-            return like[None, None]
-        if self.mode == "random":
-            size = (1, *like.shape)
-            if isinstance(self.generator, Sequence):
-                return torch.stack([_normal(size, like, each) for each in self.generator])
-            return _normal((self.batch, *size), like, self.generator)
-        return None
-
-
-def _normal(size: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(size, generator=generator, device=like.device, dtype=like.dtype)
-
-
-def _as_noise(name: str, value: Tensor, size: tuple[int, int], batch: int) -> Tensor:
-    """[H, W], [N or 1, H, W] or [N or 1, 1, H, W] -> [N or 1, 1, H, W]."""
-    noise = value
-    if noise.ndim == 2:
-        noise = noise[None, None]
-    elif noise.ndim == 3:
-        noise = noise[:, None]
-    if noise.ndim != 4 or noise.shape[0] not in (1, batch) or tuple(noise.shape[1:]) != (1, *size):
-        height, width = size
-        raise ValueError(
-            f"noise: {name}: expected shape [{height}, {width}], [{batch} or 1, {height}, {width}]"
-            f" or [{batch} or 1, 1, {height}, {width}], got {list(value.shape)}"
-        )
-    return noise

@@ -84,7 +84,7 @@ def encode(encoder: SampleEncoder, generator: Generator, look: Tensor) -> Tensor
         )
     # One by one: rounding depends on the batch size, and the first steps of Adam magnify it.
     z = torch.cat([encoder.latent(image[None].float()) for image in look])
-    ws: Tensor = generator.mapping(z.to(generator.mapping.w_avg.dtype), None)
+    ws: Tensor = generator.mapping(z.to(next(generator.parameters()).dtype), None)
     return ws
 
 

@@ -171,8 +171,9 @@ class ProjectionResult:
         """
         if self.generator is None:
             raise ValueError("generator: this result has none, so its history cannot be rendered")
-        device = self.generator.mapping.w_avg.device
-        dtype = self.generator.mapping.w_avg.dtype
+        # Not those of w_avg: some networks have no average.
+        device = next(self.generator.parameters()).device
+        dtype = next(self.generator.parameters()).dtype
         look, target = _enlarge(self.look[index]), _enlarge(self._target(index))
         points = self.target_landmarks[index].numpy() * (len(look) / self.images.shape[1])
 

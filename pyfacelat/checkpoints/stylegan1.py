@@ -1,0 +1,314 @@
+"""StyleGAN (2019) in the two layouts of state dicts in which its weights are shared.
+
+- "lernapparat" (Thomas Viehmann's port, used by FaceSpace): g_mapping.dense0.weight,
+  g_synthesis.blocks.8x8.conv0_up.weight, ... No maps of noise and no average of w.
+- "genforce" (InterFaceGAN): mapping.dense0.linear.weight, synthesis.layer2.conv.weight, ...
+  with noise, average, and the toRGB of every level of detail, of which the last counts.
+
+Both hold NVIDIA's numbers. What differs from our form of the network: kernels of layers that NVIDIA
+fuses with the doubling, from 128 pixels on, are turned by 180 degrees (and HWIO at genforce), and
+biases of the mapping are larger by sqrt(2), since its gain comes before the activation there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .checkpoint import Checkpoint, check_shapes, materialise
+from .filters import stored_filters
+from .names import expected_tensors
+from .source import Source
+from .storages import TensorRecord
+
+__all__ = ["read_stylegan1", "stylegan1_layout"]
+
+_KIND = "stylegan1-generator"
+_SIGNS = {
+    "lernapparat": "g_synthesis.blocks.4x4.const",
+    "genforce": "synthesis.layer0.first_layer",
+}
+_FUSED_FROM = 128
+_NOISE_SEED = 0
+_MAX_LOG2 = 12
+_BLUR = (1.0, 2.0, 1.0)
+
+_Shape = tuple[int, ...]
+
+
+class _Rule(NamedTuple):
+    """How one of our tensors is made: its name and shape in the file, and the way back."""
+
+    name: str
+    shape: _Shape
+    make: Callable[[Tensor], Tensor]
+
+
+def stylegan1_layout(records: Mapping[str, Any]) -> str | None:
+    """Which of the two layouts a state dict has, by name; None for other networks."""
+    return next((layout for layout, sign in _SIGNS.items() if sign in records), None)
+
+
+def read_stylegan1(
+    source: Source, records: dict[str, TensorRecord], part: str, form: str
+) -> Checkpoint:
+    """Read a generator.
+
+    Maps of noise that are not in the file are drawn from a fixed seed, as the code that goes with
+    such files draws them at random.
+
+    Args:
+        source: the file.
+        records: its state dict, for which `stylegan1_layout` is not None.
+        part: must be "generator".
+        form: the container, for the metadata.
+
+    Raises:
+        CheckpointError: another part, or tensors that are not those of a StyleGAN generator.
+    """
+    layout = stylegan1_layout(records)
+    assert layout is not None
+    if part != "generator":
+        source.fail(f"holds a StyleGAN generator, and no {part}")
+    records = dict(records)
+    reader = (
+        _Lernapparat(source, records) if layout == "lernapparat" else _Genforce(source, records)
+    )
+    config = reader.config()
+    rules = reader.rules(expected_tensors(_KIND, config), config)
+    reader.drop(config)
+    notes = {"format": form, "producer": f"{layout}'s port of StyleGAN"}
+    expected = {rule.name: rule.shape for rule in rules.values()}
+    check_shapes(source, expected, {name: record.size for name, record in records.items()})
+    for name, record in records.items():
+        if not record.storage.dtype.is_floating_point:
+            source.fail(f"has dtype {record.storage.dtype}, not a floating-point one", name)
+    read = materialise(source, records)
+    tensors = {ours: rule.make(read[rule.name]).contiguous() for ours, rule in rules.items()}
+    tensors |= stored_filters(_KIND, config)
+    missing = {n: s for n, s in expected_tensors(_KIND, config).items() if n not in tensors}
+    if missing:  # maps of noise; everything else has a rule
+        notes["noise"] = f"not in the file; drawn with seed {_NOISE_SEED}"
+        random = torch.Generator().manual_seed(_NOISE_SEED)
+        tensors |= {name: torch.randn(shape, generator=random) for name, shape in missing.items()}
+    return Checkpoint(_KIND, config, tensors, notes, source.name)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _first(x: Tensor) -> Tensor:
+    return x[0]
+
+
+def _turned(x: Tensor) -> Tensor:
+    return x.flip(2, 3)
+
+
+def _fused(x: Tensor) -> Tensor:
+    """HWIO, turned."""
+    return x.permute(3, 2, 0, 1).flip(2, 3)
+
+
+def _smaller(x: Tensor) -> Tensor:
+    return x / math.sqrt(2)
+
+
+class _Reader:
+    """What both layouts have in common: sizes from shapes, and names from tables."""
+
+    def __init__(self, source: Source, records: dict[str, TensorRecord]) -> None:
+        self.source = source
+        self.records = records
+
+    def size(self, name: str, dims: int) -> _Shape:
+        record = self.records.get(name)
+        if record is None:
+            self.source.fail("is missing; every StyleGAN of this layout has it", name)
+        if len(record.size) != dims or not all(0 < side <= 1 << 16 for side in record.size):
+            self.source.fail(f"has shape {list(record.size)}, expected {dims} axes", name)
+        return record.size
+
+    def dense(self, i: int, leaf: str) -> str:
+        """Their name of a layer of the mapping."""
+        raise NotImplementedError
+
+    def convolution(self, res: int, layer: str) -> str:
+        """Their name of the weight of a convolution; layer is conv0 or conv1."""
+        raise NotImplementedError
+
+    def common_config(self, res: int, colours: int, average: bool) -> dict[str, Any]:
+        layers = 1
+        while self.dense(layers, "weight") in self.records and layers < 64:
+            layers += 1
+        channels = {4: self.size(self.convolution(4, "conv1"), 4)[0]}
+        for log2 in range(3, res.bit_length()):
+            channels[1 << log2] = self.size(self.convolution(1 << log2, "conv1"), 4)[0]
+        w_dim = self.size(self.dense(layers - 1, "weight"), 2)[0]
+        hidden, z_dim = self.size(self.dense(0, "weight"), 2)
+        return {
+            "z_dim": z_dim,
+            "c_dim": 0,
+            "w_dim": w_dim,
+            "img_resolution": res,
+            "img_channels": colours,
+            "channel_base": 16384,
+            "channel_max": 512,
+            "channels": channels,
+            "architecture": "orig",
+            "activation": "lrelu",
+            "resample_filter": list(_BLUR),
+            "conv_clamp": None,
+            "num_fp16_res": 0,
+            "use_noise": True,
+            "num_mapping_layers": layers,
+            "mapping_layer_features": hidden if layers > 1 else None,
+            "embed_features": None,
+            "mapping_activation": "lrelu",
+            "mapping_lr_multiplier": 0.01,
+            "w_avg_beta": 0.995 if average else None,
+        }
+
+    def blur(self, name: str, width: int) -> None:
+        """Take a blur's kernel out of the records, after comparing it."""
+        record = self.records.pop(name, None)
+        if record is None:
+            return
+        if record.size != (width, 1, 3, 3):
+            self.source.fail(f"has shape {list(record.size)}, expected [{width}, 1, 3, 3]", name)
+        line = torch.tensor(_BLUR) / 4
+        kernel = record.values(self.source, name).float()
+        if not float((kernel - line[:, None] * line).abs().max()) <= 1e-5:
+            self.source.fail("is not the blur [1, 2, 1] of StyleGAN", name)
+
+
+class _Lernapparat(_Reader):
+    def dense(self, i: int, leaf: str) -> str:
+        return f"g_mapping.dense{i}.{leaf}"
+
+    def convolution(self, res: int, layer: str) -> str:
+        name = {"conv0": "conv0_up", "conv1": "conv1" if res > 4 else "conv"}[layer]
+        return f"g_synthesis.blocks.{res}x{res}.{name}.weight"
+
+    def config(self) -> dict[str, Any]:
+        log2 = 2
+        while self.convolution(2 << log2, "conv1") in self.records and log2 < _MAX_LOG2:
+            log2 += 1
+        colours = self.size("g_synthesis.torgb.weight", 4)[0]
+        return self.common_config(1 << log2, colours, "truncation.avg_latent" in self.records)
+
+    def rules(self, shapes: Mapping[str, _Shape], config: Mapping[str, Any]) -> dict[str, _Rule]:
+        out = {}
+        for ours, shape in shapes.items():
+            if ours.endswith(("resample_filter", "noise_const")):
+                continue
+            out[ours] = self._rule(ours, shape)
+        return out
+
+    def _rule(self, ours: str, shape: _Shape) -> _Rule:
+        if ours == "mapping.w_avg":
+            return _Rule("truncation.avg_latent", shape, _same)
+        mapping = re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", ours)
+        if mapping:
+            make = _smaller if mapping[2] == "bias" else _same
+            return _Rule(self.dense(int(mapping[1]), mapping[2]), shape, make)
+        if ours.startswith("synthesis.torgb."):
+            return _Rule(f"g_{ours}", shape, _same)
+        _, block, *rest = ours.split(".")
+        res = int(block[1:])
+        scope = f"g_synthesis.blocks.{res}x{res}"
+        if rest == ["const"]:
+            return _Rule(f"{scope}.const", (1, *shape), _first)
+        layer, leaf = rest[0], ".".join(rest[1:])
+        if leaf == "weight":
+            fused = layer == "conv0" and res >= _FUSED_FROM
+            return _Rule(self.convolution(res, layer), shape, _turned if fused else _same)
+        if leaf == "bias":
+            first = res == 4 and layer == "conv0"
+            name = f"{scope}.bias" if first else self.convolution(res, layer)[:-6] + "bias"
+            return _Rule(name, shape, _same)
+        epilogue = f"{scope}.epi{1 if layer == 'conv0' else 2}"
+        if leaf == "noise_strength":
+            return _Rule(f"{epilogue}.top_epi.noise.weight", shape, _same)
+        return _Rule(f"{epilogue}.style_mod.lin.{leaf.removeprefix('affine.')}", shape, _same)
+
+    def drop(self, config: Mapping[str, Any]) -> None:
+        for res in config["channels"]:
+            self.blur(f"g_synthesis.blocks.{res}x{res}.conv0_up.intermediate.kernel", 1)
+
+
+class _Genforce(_Reader):
+    def dense(self, i: int, leaf: str) -> str:
+        return f"mapping.dense{i}." + {"weight": "linear.weight", "bias": "wscale.bias"}[leaf]
+
+    def layer(self, res: int, layer: str) -> str:
+        return f"synthesis.layer{2 * res.bit_length() - 6 + int(layer == 'conv1')}"
+
+    def convolution(self, res: int, layer: str) -> str:
+        fused = layer == "conv0" and res >= _FUSED_FROM
+        return f"{self.layer(res, layer)}.{'weight' if fused else 'conv.weight'}"
+
+    def config(self) -> dict[str, Any]:
+        log2 = 2
+        while self.convolution(2 << log2, "conv1") in self.records and log2 < _MAX_LOG2:
+            log2 += 1
+        colours = self.size(f"synthesis.output{log2 - 2}.conv.weight", 4)[0]
+        return self.common_config(1 << log2, colours, "truncation.w_avg" in self.records)
+
+    def rules(self, shapes: Mapping[str, _Shape], config: Mapping[str, Any]) -> dict[str, _Rule]:
+        names = [name for name in shapes if not name.endswith("resample_filter")]
+        last = config["img_resolution"].bit_length() - 3
+        return {ours: self._rule(ours, shapes[ours], last) for ours in names}
+
+    def _rule(self, ours: str, shape: _Shape, last: int) -> _Rule:
+        if ours == "mapping.w_avg":
+            return _Rule("truncation.w_avg", shape, _same)
+        mapping = re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", ours)
+        if mapping:
+            make = _smaller if mapping[2] == "bias" else _same
+            return _Rule(self.dense(int(mapping[1]), mapping[2]), shape, make)
+        if ours == "synthesis.torgb.weight":
+            return _Rule(f"synthesis.output{last}.conv.weight", shape, _same)
+        if ours == "synthesis.torgb.bias":
+            return _Rule(f"synthesis.output{last}.bias", shape, _same)
+        _, block, *rest = ours.split(".")
+        res = int(block[1:])
+        if rest == ["const"]:
+            return _Rule("synthesis.layer0.first_layer", (1, *shape), _first)
+        layer, leaf = rest[0], ".".join(rest[1:])
+        scope = self.layer(res, layer)
+        if leaf == "weight":
+            name = self.convolution(res, layer)
+            if name.endswith(".conv.weight"):
+                return _Rule(name, shape, _same)
+            return _Rule(name, (*shape[2:], shape[1], shape[0]), _fused)
+        if leaf == "noise_const":
+            return _Rule(f"{scope}.epilogue.apply_noise.noise", (1, 1, *shape), lambda x: x[0, 0])
+        name = {
+            "bias": "bias",
+            "noise_strength": "apply_noise.weight",
+            "affine.weight": "style_mod.dense.linear.weight",
+            "affine.bias": "style_mod.dense.wscale.bias",
+        }[leaf]
+        return _Rule(f"{scope}.epilogue.{name}", shape, _same)
+
+    def drop(self, config: Mapping[str, Any]) -> None:
+        """What a finished network does not use: the other outputs, its level of detail, its psi."""
+        level = self.records.pop("synthesis.lod", None)
+        if level is not None:
+            if level.size != () or not float(level.values(self.source, "synthesis.lod")) == 0.0:
+                self.source.fail("is not 0: the network has not grown to the end", "synthesis.lod")
+        self.records.pop("truncation.truncation", None)
+        last = config["img_resolution"].bit_length() - 3
+        for k in range(last):
+            for leaf in ("conv.weight", "bias"):
+                self.records.pop(f"synthesis.output{k}.{leaf}", None)
+        for res, width in config["channels"].items():
+            if res > 4:
+                self.blur(f"{self.layer(res, 'conv0')}.blur.kernel", width)
