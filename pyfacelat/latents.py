@@ -28,6 +28,7 @@ from pyfacelat.files import write_atomically
 __all__ = [
     "Boundary",
     "Components",
+    "load_arrays",
     "load_boundary",
     "load_components",
     "load_latents",
@@ -176,7 +177,7 @@ def load_latents(
         CheckpointError: the file is malformed, too large, or holds something else.
         FileNotFoundError: there is no such file.
     """
-    arrays = _read(path)
+    arrays = load_arrays(path)
     chosen = _choose(path, arrays, name, _LATENT_NAMES)
     ws = arrays[chosen]
     place = f"entry {ascii(chosen)}" if chosen else ""
@@ -193,7 +194,7 @@ def load_named_latents(
     Args, Raises: as `load_latents`; every array of the file must be a latent.
     """
     out = {}
-    for name, value in _read(path).items():
+    for name, value in load_arrays(path).items():
         place = f"entry {ascii(name)}" if name else ""
         if value.ndim not in (1, 2, 3) or not value.numel():
             _fail(path, f"latents of shape {list(value.shape)}; expected 1 to 3 dimensions", place)
@@ -222,7 +223,7 @@ def load_boundary(
         CheckpointError: the file is malformed, too large, or holds something else.
         FileNotFoundError: there is no such file.
     """
-    arrays = _read(path)
+    arrays = load_arrays(path)
     intercept = 0.0
     for key in [k for k in arrays if k.rsplit("/", 1)[-1] in _INTERCEPT_NAMES and k != name]:
         value = arrays.pop(key)
@@ -255,7 +256,7 @@ def load_components(path: PathLike) -> Components:
         CheckpointError: the file is malformed, too large, or holds something else.
         FileNotFoundError: there is no such file.
     """
-    arrays = _read(path)
+    arrays = load_arrays(path)
     parts = []
     for names in (("comp", "act_comp"), ("mean", "act_mean"), ("std", "act_stdev")):
         found = [name for name in names if name in arrays]
@@ -284,7 +285,7 @@ def load_noise(path: PathLike) -> dict[str, Tensor]:
         CheckpointError: the file is malformed, too large, or holds something else.
         FileNotFoundError: there is no such file.
     """
-    arrays = _read(path)
+    arrays = load_arrays(path)
     for name, array in arrays.items():
         if not name:
             _fail(path, "is a single array; expected an npz with one array for each noise map")
@@ -304,7 +305,13 @@ def _fail(path: PathLike, reason: str, place: str = "") -> NoReturn:
     raise CheckpointError(os.fspath(path), reason, place)
 
 
-def _read(path: PathLike) -> dict[str, Tensor]:
+def load_arrays(path: PathLike) -> dict[str, Tensor]:
+    """Every array of a file by name ("" for a bare one), float32 and finite.
+
+    Raises:
+        CheckpointError: the file is malformed, too large, or holds something else.
+        FileNotFoundError: there is no such file.
+    """
     return read_arrays(Source.open(path, max_bytes=MAX_ARRAY_FILE_BYTES))
 
 

@@ -13,9 +13,12 @@ from typing import Any
 
 import typer
 
+from pyfacelat.cli.boundary import apply as boundary_apply
+from pyfacelat.cli.boundary import fit as boundary_fit
 from pyfacelat.cli.convert import convert
 from pyfacelat.cli.demo import demo
 from pyfacelat.cli.doctor import doctor
+from pyfacelat.cli.edit import edit
 from pyfacelat.cli.export import fan as export_fan
 from pyfacelat.cli.inspect import inspect
 from pyfacelat.cli.mix import mix
@@ -82,12 +85,17 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (project, mix, morph, demo, convert, inspect, doctor):
+for _command in (project, mix, morph, edit, demo, convert, inspect, doctor):
     app.command()(_guarded(_command))
 
 _export = typer.Typer(no_args_is_help=True, help="Write networks for other engines.")
 _export.command()(_guarded(export_fan))
 app.add_typer(_export, name="export")
+
+_boundary = typer.Typer(no_args_is_help=True, help="Attributes as planes in latent space.")
+_boundary.command()(_guarded(boundary_fit))
+_boundary.command()(_guarded(boundary_apply))
+app.add_typer(_boundary, name="boundary")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

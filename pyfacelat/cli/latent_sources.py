@@ -55,15 +55,16 @@ def read_ws(
         ConfigError: not a source, or an image for a network that has no encoder.
         CheckpointError: a file that does not fit the generator.
     """
+    import torch
+
     from pyfacelat.latents import load_latents
 
     device = next(generator.parameters()).device
-    seeds = re.fullmatch(r"seed:(\d{1,9})(?:-(\d{1,9}))?", source)
-    if seeds:
-        first, last = int(seeds[1]), int(seeds[2] or seeds[1])
-        if not first <= last < first + _MAX_SEEDS:
-            raise ConfigError(f"{name}: expected 1 to {_MAX_SEEDS} seeds, got {source!r}")
-        return _from_seeds(generator, range(first, last + 1), truncation)
+    if source.startswith("seed:"):
+        z = read_z(source, generator, name=name)
+        with torch.no_grad():
+            mapped: Tensor = generator.mapping(z, None, truncation)
+        return mapped
     path = Path(source)
     if path.is_dir():
         path = path / "projected_w.npz"
@@ -77,6 +78,26 @@ def read_ws(
     return _from_image(path, generator, network, name)
 
 
+def read_z(source: str, generator: Generator, *, name: str) -> Tensor:
+    """Latents z [N,z_dim], on the generator's device, of `seed:7` or `seed:7-9`.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    import numpy as np
+    import torch
+
+    seeds = re.fullmatch(r"seed:(\d{1,9})(?:-(\d{1,9}))?", source)
+    if not seeds:
+        raise ConfigError(f"{name}: expected seeds such as seed:7 or seed:7-9, got {source!r}")
+    first, last = int(seeds[1]), int(seeds[2] or seeds[1])
+    if not first <= last < first + _MAX_SEEDS:
+        raise ConfigError(f"{name}: expected 1 to {_MAX_SEEDS} seeds, got {source!r}")
+    # One generator for each seed, as NVIDIA's scripts draw: seed 7 is the same face everywhere.
+    z = [np.random.RandomState(seed).randn(generator.z_dim) for seed in range(first, last + 1)]
+    return torch.from_numpy(np.stack(z)).to(next(generator.mapping.parameters()))
+
+
 def safe_outdir(outdir: Path) -> Path:
     """Create a folder for results; ConfigError if that is not possible."""
     try:
@@ -84,18 +105,6 @@ def safe_outdir(outdir: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"outdir: {outdir}: cannot be made: {error.strerror}") from None
     return outdir
-
-
-def _from_seeds(generator: Generator, seeds: range, truncation: float) -> Tensor:
-    import numpy as np
-    import torch
-
-    # One generator for each seed, as NVIDIA's scripts draw: seed 7 is the same face everywhere.
-    z = np.stack([np.random.RandomState(seed).randn(generator.z_dim) for seed in seeds])
-    like = next(generator.mapping.parameters())
-    with torch.no_grad():
-        ws: Tensor = generator.mapping(torch.from_numpy(z).to(like), None, truncation)
-    return ws
 
 
 def _from_image(path: Path, generator: Generator, network: str, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""`pyfacelat mix` and `pyfacelat morph` on the sample generator."""
+"""The editing commands on the sample generator."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from PIL import Image
 
 from pyfacelat import zoo
 from pyfacelat.cli import main
+from pyfacelat.edits.boundaries import Boundary
+from pyfacelat.edits.directions import GANSpace
 from pyfacelat.edits.mix import style_transfer
+from pyfacelat.edits.rows import row_indices
+from pyfacelat.faces.attributes import ATTRIBUTES
 from pyfacelat.images import to_uint8
 from pyfacelat.latents import load_latents, save_latents
+from pyfacelat.losses.landmark import Landmarker
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,112 @@ def test_exit_codes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     np.savez(folder / "bad.npz", w=np.zeros((1, 3, 5), np.float32))
+    assert main(arguments) == code
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not list(folder.glob("*-out"))
+
+
+def test_boundary_fit_and_apply(
+    folder: Path, generator: zoo.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A boundary from landmarks alone turns heads, and the mouth's stays out of it."""
+    fit = ["boundary", "fit", "--count", "192", "--truncation", "1", "--json"]
+    assert main([*fit, "--attribute", "mouth_open", "--out", "mouth.npz"]) == 0
+    parts = {p: p.stat().st_mtime_ns for p in (folder / "samples").glob("part-*")}
+    assert len(parts) == 3
+    command = [*fit, "--attribute", "yaw", "--out", "yaw.npz", "--condition", "mouth.npz"]
+    capsys.readouterr()
+    assert main(command) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["accuracy"]["train"] > 0.95 and told["conditions"] == ["mouth_open"]
+    assert {p: p.stat().st_mtime_ns for p in parts} == parts  # samples are drawn once
+    yaw_plane, mouth = Boundary.load("yaw.npz"), Boundary.load("mouth.npz")
+    assert abs(float(mouth.normal @ yaw_plane.step)) < 1e-5
+
+    apply = ["boundary", "apply", "yaw.npz", "seed:1-2", "--steps", "3", "--outdir", "b"]
+    assert main([*apply, "--start", "-2", "--end", "2", "--save-video"]) == 0
+    edited = load_latents("b/edited_w.npz").reshape(2, 3, generator.num_ws, generator.w_dim)
+    found = yaw_plane.distance(edited[:, :, 0])
+    torch.testing.assert_close(
+        found, torch.tensor([-2.0, 0.0, 2.0]).expand(2, -1), rtol=0, atol=1e-3
+    )
+    points_of = Landmarker(zoo.load_landmarker("sample")).points
+    turned = ATTRIBUTES["yaw"](points_of(generator.synthesis(edited.flatten(0, 1)))[0])
+    assert (turned.reshape(2, 3).diff(dim=1) > 0).all()
+    with av.open("b/edit.mp4") as video:
+        assert sum(1 for _ in video.decode(video=0)) == 94
+    assert (folder / "b" / "001_002.png").exists()
+
+
+@pytest.mark.parametrize("space", ["z", "w+"])
+def test_boundaries_in_other_spaces(space: str, folder: Path) -> None:
+    fit = ["boundary", "fit", "--count", "64", "--share", "0.4", "--space", space]
+    assert main([*fit, "--attribute", "yaw", "--out", "yaw.npz"]) == 0
+    assert Boundary.load("yaw.npz").space == space
+    apply = ["boundary", "apply", "yaw.npz", "seed:1", "--steps", "2", "--outdir", "b"]
+    assert main(apply) == 0
+    assert load_latents("b/edited_w.npz").shape[0] == 2
+
+
+def test_edit_along_found_and_shared_directions(
+    folder: Path, generator: zoo.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit = ["edit", "seed:1-2", "--steps", "3", "--json", "--outdir"]
+    command = [*edit, "s", "--direction", "sefa:0", "--rows", "middle"]
+    assert main([*command, "--save-direction", "sefa.npy"]) == 0
+    shape = (2, 3, generator.num_ws, generator.w_dim)
+    base = torch.cat([from_seed(generator, 1), from_seed(generator, 2)])
+    edited = load_latents("s/edited_w.npz").reshape(shape)
+    torch.testing.assert_close(edited[:, 1], base)
+    rows = row_indices("middle", generator.num_ws)
+    others = [row for row in range(generator.num_ws) if row not in rows]
+    torch.testing.assert_close(edited[:, 0, others], base[:, others])
+
+    shared = ["--direction", "sefa.npy", "--rows", "middle"]
+    assert main([*edit, "t", *shared]) == 0
+    torch.testing.assert_close(load_latents("t/edited_w.npz").reshape(shape), edited)
+
+    command = [*edit, "g", "--direction", "ganspace:2", "--save-direction", "pca.npz"]
+    assert main(command) == 0
+    edited = load_latents("g/edited_w.npz").reshape(shape)
+    found = GANSpace.load("pca.npz").coordinate(edited, 2)
+    torch.testing.assert_close(
+        found, torch.tensor([-3.0, 0.0, 3.0]).expand(2, -1), rtol=0, atol=1e-3
+    )
+    assert main([*edit, "h", "--direction", "pca.npz", "--component", "2"]) == 0
+    again = load_latents("h/edited_w.npz").reshape(shape)
+    torch.testing.assert_close(again, edited, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        (["boundary", "fit", "--attribute", "smil", "--out", "b.npz"], 2, "did you mean 'smile'"),
+        (["boundary", "fit", "--attribute", "yaw", "--out", "b", "--space", "v"], 2, "space"),
+        (
+            ["boundary", "fit", "--attribute", "yaw", "--out", "b", "--condition", "gone.npz"],
+            5,
+            "gone.npz",
+        ),
+        (["boundary", "apply", "gone.npz", "seed:1"], 5, "gone.npz"),
+        (["boundary", "apply", "d.npy", "seed:1"], 2, "width 3"),
+        (["boundary", "apply", "d.npy", "seed:1", "--steps", "0"], 2, "steps"),
+        (["edit", "seed:1", "--direction", "gone.npy"], 5, "gone.npy"),
+        (["edit", "seed:1", "--direction", "d.npy"], 2, "direction: expected"),
+        (["edit", "seed:1", "--direction", "d.npy", "--component", "1"], 2, "single"),
+        (["edit", "seed:1", "--direction", "sefa:1", "--component", "1"], 2, "names its own"),
+        (["edit", "seed:1", "--direction", "sefa:9999"], 2, "count"),
+        (["edit", "seed:1", "--direction", "sefa:0", "--rows", "99"], 2, "rows"),
+    ],
+)
+def test_exit_codes_of_boundaries_and_directions(
+    arguments: list[str],
+    code: int,
+    words: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    np.save(folder / "d.npy", np.ones((1, 3), np.float32))
     assert main(arguments) == code
     assert words in " ".join(capsys.readouterr().err.split())
     assert not list(folder.glob("*-out"))
