@@ -185,8 +185,7 @@ class Boundary:
 
     @staticmethod
     def load(path: str | os.PathLike[str], *, space: BoundarySpace | None = None) -> Boundary:
-        """Read a boundary that `save` wrote, or a shared one in any layout that
-        `latents.load_boundary` reads.
+        """Read a boundary that `save` wrote, or a shared one as `latents.load_boundary` does.
 
         Args:
             path: the file.

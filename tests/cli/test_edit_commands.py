@@ -198,7 +198,7 @@ def test_edit_along_found_and_shared_directions(
         (["boundary", "apply", "d.npy", "seed:1"], 2, "width 3"),
         (["boundary", "apply", "d.npy", "seed:1", "--steps", "0"], 2, "steps"),
         (["edit", "seed:1", "--direction", "gone.npy"], 5, "gone.npy"),
-        (["edit", "seed:1", "--direction", "d.npy"], 2, "direction: expected"),
+        (["edit", "seed:1", "--direction", "d.npy"], 5, "d.npy: a direction of shape [1, 3]"),
         (["edit", "seed:1", "--direction", "d.npy", "--component", "1"], 2, "single"),
         (["edit", "seed:1", "--direction", "sefa:1", "--component", "1"], 2, "names its own"),
         (["edit", "seed:1", "--direction", "sefa:9999"], 2, "count"),
