@@ -281,12 +281,12 @@ def load_encoder(
 
 
 def load_identity(
-    path: PathLike, *, device: Device = "cpu", dtype: torch.dtype | None = None
+    name_or_path: PathLike, *, device: Device = "cpu", dtype: torch.dtype | None = None
 ) -> ArcFace:
     """Load a face recognition network, for the identity of aligned faces.
 
     Args:
-        path: a state dict with ArcFace's IR-50, IR-SE50 or another depth, in the layout of
+        name_or_path: a state dict with ArcFace's IR-50, IR-SE50 or another depth, in the layout of
             InsightFace_Pytorch (model_ir_se50.pth of e4e, pSp and PTI) or of insightface's
             IResNet (backbone.pth).
         device: where the network goes.
@@ -300,7 +300,7 @@ def load_identity(
         CheckpointError, MissingWeightsError, DeviceError: as `load_generator`.
     """
     where = check_device(device)
-    checkpoint = _open(path, {}, "identity")
+    checkpoint = _open(name_or_path, {}, "identity")
     config = config_of(checkpoint, "arcface", ArcFaceConfig)
     return _frozen(_build(ArcFace, config, checkpoint, checkpoint.tensors, dtype), where)
 

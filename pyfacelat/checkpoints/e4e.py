@@ -77,6 +77,8 @@ def read_e4e(source: Source, value: Mapping[Any, Any], part: str, form: str) -> 
     for name, record in records.items():
         if type(record) is not TensorRecord:
             source.fail(f"is {shown(record)}, not a tensor", prefix + shown(name))
+        if name == "latent_avg":
+            source.fail("is a tensor that no encoder has", prefix + name)
     kind = opts.get("encoder_type")
     if type(kind) is not str or kind not in _ENCODERS:
         source.fail(

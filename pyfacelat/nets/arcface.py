@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_images, check_integers
-from .folding import fold_into_linear, folded_copy
+from .folding import Foldable, fold_into_linear
 from .irse import IRConfig, IRTrunk
 
 __all__ = ["ArcFace", "ArcFaceConfig"]
@@ -48,7 +48,7 @@ class ArcFaceConfig(IRConfig):
         return self.input_size >> len(self.blocks)
 
 
-class ArcFace(nn.Module):
+class ArcFace(Foldable):
     """Aligned faces to unit embeddings.
 
     Attributes:
@@ -86,16 +86,8 @@ class ArcFace(nn.Module):
         x = self.head_norm(self.trunk(images)[-1])
         return F.normalize(self.embed_norm(self.dense(x.flatten(1))), dim=1)
 
-    def folded(self) -> ArcFace:
-        """Copy this network with the normalisation inside its neighbours.
-
-        Frozen, in evaluation mode, channels_last, equal up to rounding, faster; it has other
-        state-dict names, so save the original.
-        """
-        return folded_copy(self)
-
     def fold(self) -> None:
-        """Put normalisation into neighbouring layers, in place and for good."""
+        """As `Foldable.fold`."""
         self.trunk.fold()
         self.dense = fold_into_linear(self.dense, before=self.head_norm, after=self.embed_norm)
         for name in ("head_norm", "embed_norm"):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_images, check_integers
-from .folding import folded_copy
+from .folding import Foldable
 from .irse import IRConfig, IRTrunk
 from .layers import FullyConnected
 
@@ -60,7 +60,7 @@ class E4EConfig(IRConfig):
         return self.input_size // (16 if row < _MIDDLE else 8 if row < _FINE else 4)
 
 
-class E4E(nn.Module):
+class E4E(Foldable):
     """Images to latents in W+; `config` is the `E4EConfig` it was built from.
 
     Attributes:
@@ -127,16 +127,8 @@ class E4E(nn.Module):
         rows += [rows[0]] * (config.num_ws - last)
         return torch.stack(rows, dim=1)
 
-    def folded(self) -> E4E:
-        """Copy this network with the trunk's normalisation inside its neighbours.
-
-        Frozen, in evaluation mode, channels_last, equal up to rounding, faster; it has other
-        state-dict names, so save the original.
-        """
-        return folded_copy(self)
-
     def fold(self) -> None:
-        """Put the trunk's normalisation into its convolutions, in place and for good."""
+        """As `Foldable.fold`."""
         self.trunk.fold()
 
 

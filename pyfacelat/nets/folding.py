@@ -9,19 +9,34 @@ backward needs neither the input nor a reduction.
 from __future__ import annotations
 
 import copy
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ChannelAffine", "fold_into_conv", "fold_into_linear", "folded_copy"]
+__all__ = ["ChannelAffine", "Foldable", "fold_into_conv", "fold_into_linear"]
 
 
-class _Foldable(Protocol):
-    def fold(self) -> None: ...
+_Net = TypeVar("_Net", bound="Foldable")
 
 
-_Net = TypeVar("_Net", bound=nn.Module)
+class Foldable(nn.Module):
+    """A network whose normalisation can go into the layers beside it."""
+
+    def fold(self) -> None:
+        """Put normalisation into neighbouring layers, in place and for good."""
+        raise NotImplementedError
+
+    def folded(self: _Net) -> _Net:
+        """Copy this network and fold the copy.
+
+        Frozen, in evaluation mode, channels_last, equal up to rounding, with fewer operations. It
+        has other state-dict names, so save the original.
+        """
+        net = copy.deepcopy(self).eval().requires_grad_(False)
+        net.fold()
+        # Convolutions hand on their weights' layout; NHWC is the engine's.
+        return net.to(memory_format=torch.channels_last)
 
 
 class ChannelAffine(nn.Module):
@@ -68,14 +83,6 @@ def fold_into_conv(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
         folded.weight.copy_(weight.double() * scale[:, None, None, None])
         folded.bias.copy_(bias)  # type: ignore[union-attr]
     return folded.requires_grad_(False)
-
-
-def folded_copy(net: _Net) -> _Net:
-    """A copy on which `fold` was called: frozen, in evaluation mode, channels_last."""
-    folded = copy.deepcopy(net).eval().requires_grad_(False)
-    cast(_Foldable, folded).fold()
-    # Convolutions hand on their weights' layout: channels_last is the faster one.
-    return folded.to(memory_format=torch.channels_last)
 
 
 def fold_into_linear(

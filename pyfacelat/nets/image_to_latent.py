@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_images, check_integers
-from .folding import folded_copy
+from .folding import Foldable
 from .resnet import ResNet, ResNetConfig
 
 __all__ = ["ImageToLatent", "ImageToLatentConfig"]
@@ -50,7 +50,7 @@ class ImageToLatentConfig(ResNetConfig):
             raise ValueError(f"input_size: expected a multiple of 32, got {self.input_size}")
 
 
-class ImageToLatent(nn.Module):
+class ImageToLatent(Foldable):
     """Images to latents; `config` is the `ImageToLatentConfig` it was built from."""
 
     mean: Tensor
@@ -88,14 +88,6 @@ class ImageToLatent(nn.Module):
         ws: Tensor = self.dense2(self.dense1(self.reduce(x).flatten(1)))
         return ws.reshape(images.shape[0], config.num_ws, config.w_dim)
 
-    def folded(self) -> ImageToLatent:
-        """Copy this network with the trunk's normalisation inside the convolutions.
-
-        Frozen, in evaluation mode, channels_last, equal up to rounding, faster; it has other
-        state-dict names, so save the original.
-        """
-        return folded_copy(self)
-
     def fold(self) -> None:
-        """Put the trunk's normalisation into its convolutions, in place and for good."""
+        """As `Foldable.fold`."""
         self.trunk.fold()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_images, check_integers
-from .folding import fold_into_conv, folded_copy
+from .folding import Foldable, fold_into_conv
 
 __all__ = ["ResNet", "ResNetConfig"]
 
@@ -48,7 +48,7 @@ class ResNetConfig:
         return (self.width, *stages)
 
 
-class ResNet(nn.Module):
+class ResNet(Foldable):
     """Images to feature maps.
 
     Attributes:
@@ -118,16 +118,8 @@ class ResNet(nn.Module):
             found[name] = x = self.get_submodule(name)(x)
         return [found[name] for name in layers]
 
-    def folded(self) -> ResNet:
-        """Copy this network with the normalisation inside the convolutions.
-
-        Frozen, in evaluation mode, channels_last, equal up to rounding, faster; it has other
-        state-dict names, so save the original.
-        """
-        return folded_copy(self)
-
     def fold(self) -> None:
-        """Put batch normalisation into the convolutions, in place and for good."""
+        """As `Foldable.fold`."""
         for module in list(self.modules()):
             if isinstance(module, ResNet | Bottleneck):
                 for name in ("1", "2", "3"):

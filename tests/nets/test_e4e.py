@@ -227,6 +227,8 @@ def test_refusals(tmp_path: Path) -> None:
            state_dict=changed_state(encoder__styles__4__linear__bias=None))  # fmt: skip
     refuse(r"encoder\.\'extra\': a tensor that the config does not imply",
            state_dict=changed_state(encoder__extra=torch.ones(1)))  # fmt: skip
+    refuse(r"encoder\.latent_avg: is a tensor that no encoder has",
+           state_dict=changed_state(encoder__latent_avg=torch.ones(8, 9)))  # fmt: skip
     refuse("neither of the encoder nor", state_dict=changed_state(other__x=torch.ones(1)))
     refuse("is 7, not a tensor", state_dict=changed_state(encoder__latlayer1__bias=7))
     six = torch.ones(4, 6, 3, 3)
