@@ -73,6 +73,7 @@ _VGGS: dict[str, type[VGG16Features] | type[VGG19Features]] = {
     "vgg19": VGG19Features,
 }
 _ASSETS = Path(__file__).with_name("assets")
+_SLACK = 1.05  # over sizes that are known approximately
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,8 @@ class WeightFile:
         searched: every path that is tried, in order.
         found: the first of them that exists, or None.
         how: where the file comes from and where it goes.
+        url: where `pyfacelat fetch` gets it, or "".
+        max_bytes: more than that it is not, whatever a server says.
     """
 
     name: str
@@ -96,12 +99,16 @@ class WeightFile:
     searched: tuple[Path, ...]
     found: Path | None
     how: str
+    url: str = ""
+    max_bytes: int = 0
 
 
 _TORCHVISION = (
     "torchvision's {}, weights IMAGENET1K_V1, which torchvision downloads on its first use"
 )
-# name -> (file, sha256 or its beginning, approximate bytes, origin)
+_TORCH_FOLDER = "https://download.pytorch.org/models/"
+_FAN_FOLDER = "https://www.adrianbulat.com/downloads/python-fan/"
+# name -> (file, sha256 or its beginning, approximate bytes, origin, folder of its address)
 _DOWNLOADS = {
     "2dfan4": (
         "2DFAN4-11f355bf06.pth.tar",
@@ -109,6 +116,7 @@ _DOWNLOADS = {
         95_600_000,
         "the landmark network of the face_alignment project (adrianb), which downloads it on its "
         "first use",
+        _FAN_FOLDER,
     ),
     "s3fd": (
         "s3fd-619a316812.pth",
@@ -116,10 +124,29 @@ _DOWNLOADS = {
         89_800_000,
         "the face detector of the face_alignment project (adrianb), which downloads it on its "
         "first use",
+        _FAN_FOLDER,
     ),
-    "vgg16": ("vgg16-397923af.pth", "397923af", 553_400_000, _TORCHVISION.format("VGG16")),
-    "vgg19": ("vgg19-dcbb9e9d.pth", "dcbb9e9d", 574_700_000, _TORCHVISION.format("VGG19")),
-    "resnet50": ("resnet50-0676ba61.pth", "0676ba61", 102_500_000, _TORCHVISION.format("ResNet50")),
+    "vgg16": (
+        "vgg16-397923af.pth",
+        "397923af",
+        553_400_000,
+        _TORCHVISION.format("VGG16"),
+        _TORCH_FOLDER,
+    ),
+    "vgg19": (
+        "vgg19-dcbb9e9d.pth",
+        "dcbb9e9d",
+        574_700_000,
+        _TORCHVISION.format("VGG19"),
+        _TORCH_FOLDER,
+    ),
+    "resnet50": (
+        "resnet50-0676ba61.pth",
+        "0676ba61",
+        102_500_000,
+        _TORCHVISION.format("ResNet50"),
+        _TORCH_FOLDER,
+    ),
 }
 _LPIPS_LINS = (
     "vgg.pth",
@@ -147,9 +174,11 @@ def known_weights() -> list[WeightFile]:
     """Every weight file that is known by name, whether it is there or not."""
     folders = weights_dirs()
     rows = []
-    for name, (file, digest, size, origin) in _DOWNLOADS.items():
-        how = f"{file} is {origin}; put it into {folders[0]}"
-        rows.append(_row(name, file, digest, size, tuple(d / file for d in folders), how))
+    for name, (file, digest, size, origin, folder) in _DOWNLOADS.items():
+        how = f"{file} is {origin}; `pyfacelat fetch {name}` gets it, or put it into {folders[0]}"
+        row = _row(name, file, digest, size, tuple(d / file for d in folders), how)
+        limit = int(size * _SLACK)
+        rows.append(dataclasses.replace(row, url=folder + file, max_bytes=limit))
     file, digest, size = _LPIPS_LINS
     # find_spec of a top-level name finds the package without importing it.
     spec = importlib.util.find_spec("lpips")

@@ -45,6 +45,10 @@ KEYWORDS = {
     "dtype": "auto",
     "graph": "auto",
     "landmark_backend": "torch",
+    "pose": None,
+    "perceptual_mask": None,
+    "identity": None,
+    "discriminator": "auto",
 }
 RUN_KEYWORDS = {"outdir": None, "resume": False, "callback": None, "progress": False}
 HEAVY = (

@@ -49,7 +49,13 @@ def project(
     ] = None,
     landmark_weight: Annotated[float | None, typer.Option(help="Of the landmark term.")] = None,
     loss_weights: Annotated[
-        str | None, typer.Option(help="Weights by term, e.g. pixel=5,prior=0.1.")
+        list[str] | None,
+        typer.Option(
+            "--loss-weights",
+            "--weight",
+            help="Weights by term, e.g. pixel=5,prior=0.1; coordinate=1:0.2 moves over a stage.",
+            show_default=False,
+        ),
     ] = None,
     group_weights: Annotated[
         str | None,
@@ -59,6 +65,20 @@ def project(
             help="Weights by landmark group, e.g. outer_lip=5,jaw=0.05, or nine or 68 numbers.",
         ),
     ] = None,
+    pose: Annotated[
+        str | None,
+        typer.Option(help="take the target's head pose, or keep the look's. Default: take."),
+    ] = None,
+    perceptual_mask: Annotated[
+        str | None,
+        typer.Option(help="What the look term does not see: none, face, landmarks."),
+    ] = None,
+    identity: Annotated[
+        str | None, typer.Option(help="Face recognition network, for the identity term.")
+    ] = None,
+    discriminator: Annotated[
+        str, typer.Option(help="For the discriminator term. auto: the one in NETWORK's pickle.")
+    ] = "auto",
     perceptual: Annotated[str, typer.Option(help="auto, sample or lpips-vgg16.")] = "auto",
     landmarker: Annotated[str, typer.Option(help="auto, sample or 2dfan4.")] = "auto",
     normalize: Annotated[
@@ -99,6 +119,10 @@ def project(
         steps=steps,
         loss_weights=weights or None,
         group_weights=groups,
+        pose=pose,
+        perceptual_mask=perceptual_mask,
+        identity=identity,
+        discriminator=discriminator,
         perceptual=perceptual,
         landmarker=landmarker,
         init=init,
@@ -141,17 +165,22 @@ def _one(argument: str, option: str, first: str | None, second: str | None) -> s
     return first if first is not None else second
 
 
-def _terms(text: str | None, **named: float | None) -> dict[str, float]:
-    weights: dict[str, float] = {}
-    for item in (text or "").split(","):
+def _terms(
+    texts: list[str] | None, **named: float | None
+) -> dict[str, float | tuple[float, float]]:
+    weights: dict[str, float | tuple[float, float]] = {}
+    for item in ",".join(texts or []).split(","):
         if not item.strip():
             continue
-        name, equals, value = item.partition("=")
+        name, _, value = item.partition("=")
+        first, colon, last = value.partition(":")
         try:
-            weights[name.strip()] = float(value)
+            start = float(first)
+            weights[name.strip()] = (start, float(last)) if colon else start
         except ValueError:
             raise ConfigError(
-                f"loss_weights: expected pairs like pixel=5,prior=0.1, got {item!r}"
+                "loss_weights: expected pairs like pixel=5,prior=0.1 or coordinate=1:0.2, "
+                f"got {item!r}"
             ) from None
     return weights | {name: value for name, value in named.items() if value is not None}
 

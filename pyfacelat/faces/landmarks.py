@@ -135,6 +135,36 @@ def as_points(source: Any, *, name: str = "landmarks") -> Tensor | None:
     return check_points(values, name=name)
 
 
+def as_heatmaps(source: Any, *, name: str = "landmarks") -> Tensor | None:
+    """Heat maps from an array or tensor; None when `source` is not of that kind.
+
+    Args:
+        source: float [68,h,w] or [N,68,h,w], h and w at least 4.
+        name: the argument's name, for error messages.
+
+    Returns:
+        [N,68,h,w] float32, or None (an image, points, a path, ...).
+
+    Raises:
+        LandmarkError: they are not finite, or one is constant.
+    """
+    if not isinstance(source, Tensor | np.ndarray) or source.ndim not in (3, 4):
+        return None
+    if source.shape[-3] != NUM_LANDMARKS or min(source.shape[-2:]) < 4 or 0 in source.shape:
+        return None
+    maps = torch.as_tensor(source.detach().cpu() if isinstance(source, Tensor) else source)
+    if not maps.is_floating_point():
+        return None
+    maps = maps.to(torch.float32)
+    maps = maps[None] if maps.ndim == 3 else maps
+    if not bool(torch.isfinite(maps).all()):
+        raise LandmarkError(f"{name}: expected finite heat maps, got NaN or infinity")
+    flat = (maps.amax((2, 3)) == maps.amin((2, 3))).nonzero()
+    if len(flat):
+        raise LandmarkError(f"{name}: heat map {flat[0].tolist()} is constant: it has no peak")
+    return maps
+
+
 def check_points(values: Tensor, *, name: str = "landmarks") -> Tensor:
     """Check and shape points. Returns [N,68,2] float32.
 

@@ -49,13 +49,18 @@ class HeatmapDistance(nn.Module):
         self.weights: Tensor
         self.register_buffer("weights", weights.clone())
 
-    def forward(self, maps: Tensor, target: Tensor) -> Tensor:
-        """Compare maps [N,68,H,W] with target [N,68,H,W]. Returns [N]."""
-        weights = self.weights.to(maps.dtype)
+    def forward(self, maps: Tensor, target: Tensor, confidence: Tensor | None = None) -> Tensor:
+        """Compare maps [N,68,H,W] with target [N,68,H,W]. Returns [N].
+
+        `confidence` [N,68] multiplies the weights of each image.
+        """
+        weights = self.weights.to(maps.dtype)[None]
+        if confidence is not None:
+            weights = weights * confidence.to(maps.dtype)
         difference = maps - target
         match self.reduction:
             case "l2":
-                weighted = difference * weights[:, None, None]
+                weighted = difference * weights[..., None, None]
                 return weighted.square().sum((1, 2, 3)).clamp_min(_TINY).sqrt()
             case "l1":
                 return (difference.abs().sum((2, 3)) * weights).sum(1)
@@ -63,7 +68,7 @@ class HeatmapDistance(nn.Module):
                 return (difference.square().mean((2, 3)) * weights).mean(1)
             case _:
                 norms = (difference.square().sum((2, 3)) + _EPS).sqrt()
-                return (norms * weights).sum(1) / weights.sum()
+                return (norms * weights).sum(1) / weights.sum(1).clamp_min(_EPS)
 
 
 class Landmarker(nn.Module):

@@ -15,12 +15,14 @@ class Candidate:
 
     Attributes:
         images: [N,3,R,R] in about [-1, 1].
-        whitened: latents in whitened coordinates, [N,L,D].
+        whitened: latents in whitened coordinates, [N,rows,D].
+        ws: latents as the generator takes them, [N,num_ws,D].
         noise: noise maps by name, each [N,H,W]; empty when they are not optimised.
     """
 
     images: Tensor
     whitened: Tensor
+    ws: Tensor
     noise: Mapping[str, Tensor]
 
 
@@ -32,11 +34,19 @@ class Objective:
 
     Args:
         terms: function of each term by name; each returns [N].
-        weights: by name; terms of weight 0 are not evaluated.
+        weights: by name; terms of weight 0 throughout are not evaluated.
+        ends: terms whose weight moves linearly, with the progress, from `weights` to this one.
     """
 
-    def __init__(self, terms: Mapping[str, TermFunction], weights: Mapping[str, float]) -> None:
-        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+    def __init__(
+        self,
+        terms: Mapping[str, TermFunction],
+        weights: Mapping[str, float],
+        ends: Mapping[str, float] | None = None,
+    ) -> None:
+        ends = {k: v for k, v in (ends or {}).items() if k in weights and v != weights[k]}
+        self.weights = {k: w for k, w in weights.items() if w > 0 or ends.get(k, 0.0) > 0}
+        self._ends = ends
         self._terms = {name: terms[name] for name in self.weights}
 
     @property
@@ -44,9 +54,29 @@ class Objective:
         """The terms that are on, in order."""
         return tuple(self._terms)
 
-    def __call__(self, candidate: Candidate) -> tuple[Tensor, Tensor]:
-        """Returns total [N] and the unweighted terms [len(names),N], detached."""
+    def __call__(
+        self, candidate: Candidate, progress: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Evaluate the terms.
+
+        Args:
+            candidate: what to judge.
+            progress: [1] in [0, 1], for weights that move; None is 0.
+
+        Returns:
+            total [N]; the unweighted terms [len(names),N], detached; and the total under the
+            weights that the run ends with, detached: what steps are compared by.
+        """
         values = {name: term(candidate) for name, term in self._terms.items()}
-        weighted = [self.weights[name] * value for name, value in values.items()]
+        weighted = []
+        for name, value in values.items():
+            weight: Tensor | float = self.weights[name]
+            if name in self._ends and progress is not None:
+                weight = weight + (self._ends[name] - weight) * progress
+            weighted.append(weight * value)
         total = torch.stack(weighted).sum(0)
-        return total, torch.stack([value.detach() for value in values.values()])
+        plain = torch.stack([value.detach() for value in values.values()])
+        if not self._ends:
+            return total, plain, total.detach()
+        final = plain.new_tensor([self._ends.get(n, w) for n, w in self.weights.items()])
+        return total, plain, final @ plain

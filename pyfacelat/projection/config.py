@@ -17,18 +17,41 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pyfacelat.errors import ConfigError
 from pyfacelat.faces.groups import GROUPS, REFERENCE_WEIGHTS, GroupWeights, expand
+from pyfacelat.losses.features import DEFAULT_LAYERS
 from pyfacelat.losses.landmark import Normalize, Reduction, Resize
+from pyfacelat.losses.pixel import PixelKind
 
-Term = Literal["perceptual", "landmark", "noise", "pixel", "colour", "prior", "spread", "pull"]
+Term = Literal[
+    "perceptual",
+    "landmark",
+    "coordinate",
+    "noise",
+    "pixel",
+    "colour",
+    "vgg",
+    "ms_ssim",
+    "identity",
+    "discriminator",
+    "prior",
+    "gaussianised",
+    "spread",
+    "delta",
+    "pull",
+    "fidelity",
+]
+"""Loss terms; each is on where its weight is above 0. `losses` has their formulas and sources."""
+LossWeights = Mapping[str, float | tuple[float, float]]
 Space = Literal["w", "w+"]
 Coordinates = Literal["raw", "whitened"]
 TargetMaps = Literal["image", "points"]
 LandmarkBackend = Literal["torch", "onnx"]
+Mask = Literal["none", "face", "landmarks"]
+Pose = Literal["take", "keep"]
 
 TERMS: tuple[str, ...] = get_args(Term)
 SPACES: tuple[str, ...] = get_args(Space)
@@ -42,6 +65,8 @@ class Stage:
         name: shown in progress and reports.
         steps: number of Adam steps, >= 1.
         weights: weight of each term that is on; total = sum of weight * term, per image.
+        weight_ends: terms whose weight moves linearly over the steps, from `weights` to this one.
+            Which step was best is judged under the weights at the end.
         learning_rate: Adam's, before the ramps, in units of the latent coordinates.
         ramp_up, ramp_down: shares of the steps in which the rate rises and falls.
         latent_noise: standard deviation of the noise on the latent at step 0, in units of the
@@ -50,6 +75,9 @@ class Stage:
         optimise_noise: whether the generator's noise maps are optimised too, from N(0, 1).
         keep_best: end at the step with the smallest total among those without latent noise,
             per image; otherwise at the last step.
+        delta_opening: in space "w+", the shares of the steps after which the coarse rows (1 to 3),
+            the middle ones (4 to 7) and the fine ones may move by themselves instead of with row 0;
+            () for all from the start.
 
     """
 
@@ -63,11 +91,24 @@ class Stage:
     latent_noise_ramp: float = 0.75
     optimise_noise: bool = False
     keep_best: bool = True
+    weight_ends: Mapping[str, float] = field(default_factory=dict)
+    delta_opening: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ConfigError(f"steps: expected an integer >= 1, got {self.steps!r}")
         check_weights(self.weights)
+        check_weights(self.weight_ends)
+        for term in self.weight_ends:
+            if term not in self.weights:
+                raise ConfigError(f"weight_ends: {term}: not among the stage's weights")
+        opening = self.delta_opening
+        if opening and (len(opening) != 3 or not all(0 <= share <= 1 for share in opening)):
+            raise ConfigError(f"delta_opening: expected three shares from 0 to 1, got {opening!r}")
+
+    def uses(self, term: str) -> bool:
+        """Whether the term is on at any step."""
+        return max(self.weights.get(term, 0.0), self.weight_ends.get(term, 0.0)) > 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +126,17 @@ class ProjectionConfig:
         reduction, resize, normalize: see `losses.landmark`. `normalize="minmax"` is the published
             code's contrast stretch, kept as a compatibility switch.
         group_weights: one weight per landmark, 68 numbers.
+        target_sigma: standard deviation in cells of the Gaussians drawn; None for the network's.
+        pose: "take" the target's points as they are, or "keep" the look's head: its place, size
+            and tilt, with the target's expression (`faces.transfer.keep_pose`).
+        confidence: weigh each landmark by how sure the landmark network is of it in the target
+            image, and leave out those below 0.2.
         perceptual_size: images are area-shrunk to at most this many pixels before the look term.
+        perceptual_mask: what the look term does not see: "none", the whole "face", or the
+            neighbourhood of the "landmarks", of the look and of the target together.
+        pixel_size: side to which the pixel term shrinks images.
+        pixel_kind: "mse", "l1" or "log_cosh".
+        vgg_layers: torchvision's numbers of the VGG-16 layers of the vgg term.
         seed: of the noise maps and the latent noise.
         landmark_backend: what computes the landmark term and its gradient: "torch", or "onnx" for
             onnxruntime, which rounds in another order.
@@ -107,9 +158,16 @@ class ProjectionConfig:
     w_samples: int = 10_000
     w_seed: int = 123
     landmark_backend: LandmarkBackend = "torch"
+    target_sigma: float | None = None
+    pose: Pose = "take"
+    confidence: bool = False
+    perceptual_mask: Mask = "none"
+    pixel_size: int = 16
+    pixel_kind: PixelKind = "mse"
+    vgg_layers: tuple[int, ...] = DEFAULT_LAYERS
 
     def __post_init__(self) -> None:
-        for field, allowed in (
+        for name, allowed in (
             ("space", SPACES),
             ("coordinates", get_args(Coordinates)),
             ("target_maps", get_args(TargetMaps)),
@@ -117,8 +175,15 @@ class ProjectionConfig:
             ("resize", get_args(Resize)),
             ("normalize", get_args(Normalize)),
             ("landmark_backend", get_args(LandmarkBackend)),
+            ("pose", get_args(Pose)),
+            ("perceptual_mask", get_args(Mask)),
+            ("pixel_kind", get_args(PixelKind)),
         ):
-            check_choice(field, getattr(self, field), allowed)
+            check_choice(name, getattr(self, name), allowed)
+        if self.target_sigma is not None and not self.target_sigma > 0:
+            raise ConfigError(f"target_sigma: expected more than 0 cells, got {self.target_sigma}")
+        if isinstance(self.pixel_size, bool) or self.pixel_size < 1:
+            raise ConfigError(f"pixel_size: expected at least 1 pixel, got {self.pixel_size!r}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed: expected an integer in [0, 2^63), got {self.seed!r}")
         if not self.stages:
@@ -128,6 +193,10 @@ class ProjectionConfig:
     def steps(self) -> int:
         """Adam steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
+
+    def uses(self, term: str) -> bool:
+        """Whether any stage has the term on."""
+        return any(stage.uses(term) for stage in self.stages)
 
     def to_json(self) -> str:
         """This configuration as JSON; `from_json` gives an equal one back."""
@@ -143,8 +212,13 @@ class ProjectionConfig:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            fields["stages"] = tuple(Stage(**stage) for stage in fields["stages"])
-            fields["group_weights"] = tuple(fields["group_weights"])
+            fields["stages"] = tuple(
+                Stage(**{**stage, "delta_opening": tuple(stage.get("delta_opening", ()))})
+                for stage in fields["stages"]
+            )
+            for name in ("group_weights", "vgg_layers"):
+                if name in fields:
+                    fields[name] = tuple(fields[name])
             return cls(**fields)
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"config: not a projection configuration ({error})") from None
@@ -191,10 +265,12 @@ def make_config(
     *,
     space: str | None = None,
     steps: int | None = None,
-    loss_weights: Mapping[str, float] | None = None,
+    loss_weights: LossWeights | None = None,
     group_weights: GroupWeights | None = None,
     seed: int | None = None,
     landmark_backend: str | None = None,
+    pose: str | None = None,
+    perceptual_mask: str | None = None,
 ) -> ProjectionConfig:
     """A preset with overrides.
 
@@ -203,10 +279,13 @@ def make_config(
         space: "w" or "w+"; None keeps the preset's.
         steps: total number of steps, shared out among the stages in the preset's proportions.
         loss_weights: weight by term. A weight replaces the preset's in every stage that has the
-            term; a term that no stage has joins the last one; 0 switches a term off.
+            term; a term that no stage has joins the last one; 0 switches a term off. A pair is the
+            weight at a stage's first step and at its last: {"coordinate": (1, 0.2)}.
         group_weights: see `faces.groups.expand`.
         seed: see `ProjectionConfig`.
         landmark_backend: "torch" or "onnx"; None keeps the preset's.
+        pose: "take" or "keep"; None keeps the preset's.
+        perceptual_mask: "none", "face" or "landmarks"; None keeps the preset's.
 
     Raises:
         ConfigError: unknown preset, space or term, or a value out of range.
@@ -227,8 +306,13 @@ def make_config(
         changes["seed"] = seed
     if group_weights is not None:
         changes["group_weights"] = tuple(expand(group_weights).tolist())
-    if landmark_backend is not None:
-        changes["landmark_backend"] = landmark_backend
+    for name, value in (
+        ("landmark_backend", landmark_backend),
+        ("pose", pose),
+        ("perceptual_mask", perceptual_mask),
+    ):
+        if value is not None:
+            changes[name] = value
     stages = config.stages
     if loss_weights is not None:
         stages = _with_weights(stages, loss_weights)
@@ -255,19 +339,32 @@ def check_weights(weights: Mapping[str, float]) -> None:
             )
 
 
-def _with_weights(stages: tuple[Stage, ...], overrides: Mapping[str, float]) -> tuple[Stage, ...]:
-    check_weights(overrides)
+def _with_weights(stages: tuple[Stage, ...], overrides: LossWeights) -> tuple[Stage, ...]:
+    pairs = {term: _pair(term, weight) for term, weight in overrides.items()}
     used = {term for stage in stages for term in stage.weights}
     changed = []
     for stage in stages:
-        weights = dict(stage.weights)
-        for term, weight in overrides.items():
+        weights, ends = dict(stage.weights), dict(stage.weight_ends)
+        for term, (first, last) in pairs.items():
             if term in weights or (term not in used and stage is stages[-1]):
-                weights[term] = float(weight)
-        changed.append(dataclasses.replace(stage, weights=weights))
-    if not any(weight > 0 for stage in changed for weight in stage.weights.values()):
+                weights[term] = first
+                ends.pop(term, None)
+                if last != first:
+                    ends[term] = last
+        changed.append(dataclasses.replace(stage, weights=weights, weight_ends=ends))
+    if not any(stage.uses(term) for stage in changed for term in stage.weights):
         raise ConfigError("loss_weights: expected at least one term above 0, got only zeros")
     return tuple(changed)
+
+
+def _pair(term: str, weight: float | tuple[float, float]) -> tuple[float, float]:
+    """A weight at the first step and at the last, checked."""
+    both = tuple(weight) if isinstance(weight, tuple | list) else (weight, weight)
+    if len(both) != 2:
+        raise ConfigError(f"loss_weights: {term}: expected a number or two, got {weight!r}")
+    for value in both:
+        check_weights({term: value})
+    return float(both[0]), float(both[1])
 
 
 def _with_steps(stages: tuple[Stage, ...], steps: int) -> tuple[Stage, ...]:

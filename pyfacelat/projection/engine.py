@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,17 +11,11 @@ from torch import Tensor, nn
 
 from pyfacelat.errors import ConfigError, NonFiniteError
 from pyfacelat.faces.groups import GroupWeights
-from pyfacelat.faces.landmarks import points_to_heatmaps
 from pyfacelat.images import shrink_to, to_uint8
 from pyfacelat.latents import load_latents
-from pyfacelat.losses import latent as latent_terms
-from pyfacelat.losses.colour import colour_distance, colour_slices
-from pyfacelat.losses.noise import noise_regulariser
-from pyfacelat.losses.objective import TermFunction
-from pyfacelat.losses.pixel import pixel_distance, thumbnail
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.ops import backend_report
-from pyfacelat.projection.config import ProjectionConfig, Stage, make_config
+from pyfacelat.projection.config import LossWeights, ProjectionConfig, make_config
 from pyfacelat.projection.inputs import Inputs, read_inputs
 from pyfacelat.projection.landmark_term import landmark_term
 from pyfacelat.projection.loop import Callback, Run
@@ -37,6 +30,8 @@ from pyfacelat.projection.runtime import (
     resolve_dtype,
 )
 from pyfacelat.projection.space import LatentSpace, check_ws, measure
+from pyfacelat.projection.targets import Targets, make_targets
+from pyfacelat.projection.terms import Terms
 from pyfacelat.version import __version__
 
 
@@ -55,7 +50,7 @@ class Projector:
         steps: int | None = None,
         perceptual: str | os.PathLike[str] | nn.Module = "auto",
         landmarker: str | os.PathLike[str] | nn.Module = "auto",
-        loss_weights: Mapping[str, float] | None = None,
+        loss_weights: LossWeights | None = None,
         group_weights: GroupWeights | None = None,
         init: str | os.PathLike[str] | Tensor = "auto",
         align: bool | str = "auto",
@@ -65,6 +60,10 @@ class Projector:
         dtype: str | torch.dtype = "auto",
         graph: bool | str = "auto",
         landmark_backend: str = "torch",
+        pose: str | None = None,
+        perceptual_mask: str | None = None,
+        identity: str | os.PathLike[str] | nn.Module | None = None,
+        discriminator: str | os.PathLike[str] | nn.Module = "auto",
     ) -> None:
         self.config = make_config(
             preset,
@@ -74,6 +73,8 @@ class Projector:
             group_weights=group_weights,
             seed=seed,
             landmark_backend=landmark_backend,
+            pose=pose,
+            perceptual_mask=perceptual_mask,
         )
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype)
@@ -85,9 +86,12 @@ class Projector:
             perceptual=perceptual,
             landmarker=landmarker,
             init=init,
+            identity=identity,
+            discriminator=discriminator,
             device=self.device,
             dtype=self.dtype,
         )
+        self._nets = nets
         self.generator, self.perceptual = nets.generator, nets.perceptual
         self.landmarker, self._encoder = nets.landmarker, nets.encoder
         self._init = self._given_latents(init)
@@ -102,6 +106,7 @@ class Projector:
             self.statistics, self.config.space, self.config.coordinates, self.generator.num_ws
         )
         self._weights: str | None = None
+        self._terms = Terms(self.config, nets, self.space, self._landmark)
         self._timings = {"load": loaded - began, "measure": time.perf_counter() - loaded}
 
     def project(
@@ -148,10 +153,17 @@ class Projector:
         look = inputs.look_batch(size).to(self.device, self.dtype)
         source = inputs.landmark_batch(size)
         target_image = None if source is None else source.to(self.device, self.dtype)
-        points, maps = self._targets(inputs.landmark_points, target_image)
+        targets = make_targets(
+            self.config,
+            self.landmarker,
+            look,
+            points=inputs.landmark_points,
+            maps=inputs.landmark_maps,
+            image=target_image,
+        )
         prepared = time.perf_counter()
 
-        identity = self._identity(look, target_image, inputs.landmark_points) if folder else ""
+        identity = self._identity(look, target_image, inputs) if folder else ""
         state = folder.load_state(identity) if folder and resume else None
         with progress_bar(progress, self.config.steps) as report:
             run = Run(
@@ -159,7 +171,7 @@ class Projector:
                 self.config,
                 self.space,
                 self._start(look),
-                lambda stage, start: self._terms(stage, start, look, maps),
+                lambda stage, start: self._terms(stage, start, targets),
                 callback=callback,
                 report=report,
                 save=None
@@ -170,10 +182,10 @@ class Projector:
                 run(state)
             except NonFiniteError:
                 if folder is not None:  # what was good until then is worth keeping
-                    self._result(run, look, target_image, points, {}).save(folder.path)
+                    self._result(run, targets, target_image, {}).save(folder.path)
                 raise
         timings = self._timings | {"prepare": prepared - began} | run.track.seconds
-        result = self._result(run, look, target_image, points, timings)
+        result = self._result(run, targets, target_image, timings)
         result.timings["total"] = time.perf_counter() - began
         if folder is not None:
             result.save(folder.path)
@@ -181,14 +193,23 @@ class Projector:
                 folder.clear_state()
         return result
 
-    def _identity(self, look: Tensor, target: Tensor | None, points: Tensor | None) -> str:
+    def _identity(self, look: Tensor, target: Tensor | None, inputs: Inputs) -> str:
         """A hash of all that decides a run; a state of another run must not be continued."""
         if self._weights is None:
-            nets = (self.generator, self.landmarker, self.perceptual, self._encoder)
-            self._weights = fingerprint(*nets)
+            nets = self._nets
+            self._weights = fingerprint(
+                nets.generator,
+                nets.landmarker,
+                nets.perceptual,
+                nets.encoder,
+                nets.identity,
+                nets.discriminator,
+                nets.features,
+            )
         settings = (__version__, self.config.to_json(), str(self.dtype), self._weights)
         # Not the target's heat maps: a GPU need not compute the same bits twice.
-        return fingerprint(*settings, self._init, look, target, points)
+        given = (inputs.landmark_points, inputs.landmark_maps)
+        return fingerprint(*settings, self._init, look, target, *given)
 
     def _given_latents(self, init: str | os.PathLike[str] | Tensor) -> Tensor | None:
         """Latents [N,num_ws,w_dim] that the caller wants to start from, or None."""
@@ -216,61 +237,12 @@ class Projector:
         ws = ws.to(self.device, self.dtype).expand(count, -1, -1)
         return self.space.from_ws(ws)
 
-    def _targets(self, points: Tensor | None, image: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Relative target points [N,68,2] and target heat maps [N,68,H,W]."""
-        with torch.no_grad():
-            if points is not None:
-                points = points.to(self.device)
-                blank = torch.zeros(
-                    1, 3, self.generator.img_resolution, self.generator.img_resolution
-                )
-                cells = self.landmarker(blank.to(self.device, self.dtype)).shape[-2:]
-                maps = None
-            else:
-                assert image is not None
-                maps = self.landmarker(shrink_to(image, self.config.perceptual_size))
-                cells = maps.shape[-2:]
-                points, _ = self.landmarker.points(shrink_to(image, self.config.perceptual_size))
-            if maps is None or self.config.target_maps == "points":
-                drawn = points_to_heatmaps(
-                    points, (cells[0], cells[1]), sigma=self.landmarker.sigma
-                )
-                maps = drawn.to(self.dtype)
-        return points, maps
-
-    def _terms(
-        self, stage: Stage, start: Tensor, look: Tensor, maps: Tensor
-    ) -> dict[str, TermFunction]:
-        """The loss terms of a stage; what depends on the targets alone is computed here, once."""
-        size = self.config.perceptual_size
-        pivot = self.space.whiten(start).detach()
-        with torch.no_grad():
-            small, palette = thumbnail(look), colour_slices(look)
-        terms: dict[str, TermFunction] = {
-            "landmark": lambda c: self._landmark.distance(shrink_to(c.images, size), maps),
-            "noise": lambda c: noise_regulariser(c.noise.values()),
-            "pixel": lambda c: pixel_distance(thumbnail(c.images), small),
-            "colour": lambda c: colour_distance(colour_slices(c.images), palette),
-            "prior": lambda c: latent_terms.prior(c.whitened),
-            "spread": lambda c: latent_terms.spread(c.whitened),
-            "pull": lambda c: latent_terms.pull(c.whitened, pivot),
-        }
-        lpips = self.perceptual
-        if lpips is not None and stage.weights.get("perceptual", 0) > 0:
-            with torch.no_grad():
-                target = lpips.embed(shrink_to(look, size))
-            terms["perceptual"] = lambda c: lpips.distance(
-                lpips.embed(shrink_to(c.images, size)), target
-            )
-        return terms
-
     @torch.no_grad()
     def _result(
         self,
         run: Run,
-        look: Tensor,
+        targets: Targets,
         target_image: Tensor | None,
-        points: Tensor,
         timings: dict[str, float],
     ) -> ProjectionResult:
         ws = self.space.to_ws(run.theta).contiguous()
@@ -287,7 +259,7 @@ class Projector:
             for i in range(len(ws))
         ]
         images = torch.cat(rendered)
-        found, _ = self.landmarker.points(shrink_to(images, self.config.perceptual_size))
+        found, confidence = self.landmarker.points(shrink_to(images, self.config.perceptual_size))
         side = self.generator.img_resolution
         history = [self.space.to_ws(part.to(ws)).cpu() for part in run.track.history]
         return ProjectionResult(
@@ -304,9 +276,10 @@ class Projector:
                 if row["device"] == self.device.type
             }
             | {"landmark_term": self._landmark.backend},
-            look=to_uint8(look).cpu().numpy(),
+            look=to_uint8(targets.look).cpu().numpy(),
             landmark_image=None if target_image is None else to_uint8(target_image).cpu().numpy(),
-            target_landmarks=(points * side).float().cpu(),
+            target_landmarks=(targets.points * side).float().cpu(),
+            confidence=confidence.float().cpu(),
             history=torch.cat(history) if history else ws.float().cpu()[None],
             generator=self.generator,
         )
@@ -322,7 +295,7 @@ def project(
     steps: int | None = None,
     perceptual: str | os.PathLike[str] | nn.Module = "auto",
     landmarker: str | os.PathLike[str] | nn.Module = "auto",
-    loss_weights: Mapping[str, float] | None = None,
+    loss_weights: LossWeights | None = None,
     group_weights: GroupWeights | None = None,
     init: str | os.PathLike[str] | Tensor = "auto",
     align: bool | str = "auto",
@@ -336,6 +309,10 @@ def project(
     callback: Callback | None = None,
     progress: bool = False,
     landmark_backend: str = "torch",
+    pose: str | None = None,
+    perceptual_mask: str | None = None,
+    identity: str | os.PathLike[str] | nn.Module | None = None,
+    discriminator: str | os.PathLike[str] | nn.Module = "auto",
 ) -> ProjectionResult:
     """Project a face into a generator's latent space under a look target and a landmark target.
 
@@ -345,7 +322,7 @@ def project(
             aligned the FFHQ way; the centred square is resized to the generator's resolution.
         landmarks: the landmarks to have: the same kinds (read off by the landmark network), or
             points, [68,2] or [N,68,2] in pixels of the look image, or a file of points (json, npy,
-            npz, pts, txt). None keeps those of `look`.
+            npz, pts, txt), or heat maps, floats [68,h,w] or [N,68,h,w]. None keeps those of `look`.
         network: "sample", the path of a StyleGAN2 file, or a `Generator` (frozen by this call).
         space: "w", one latent row for all layers, or "w+", one per layer.
         preset: "balanced", "reference" (the published algorithm), or a `ProjectionConfig`.
@@ -354,8 +331,10 @@ def project(
         landmarker: "auto", "sample", "2dfan4", or a module from images [N,3,S,S] in [0, 1] to heat
             maps [N,68,h,w] (or a list, the last counts); S is its `config.input_size`, else 256.
             "auto" is the sample networks for the sample generator, LPIPS-VGG16 and 2DFAN-4 else.
-        loss_weights: weight by term (perceptual, landmark, noise, pixel, colour, prior, spread,
-            pull), instead of the preset's; 0 switches a term off.
+        loss_weights: weight by term, instead of the preset's; 0 switches a term off, and a pair is
+            the weight at a stage's first step and at its last. Look: perceptual, vgg, ms_ssim,
+            pixel, colour, identity, discriminator. Landmarks: landmark (heat maps), coordinate.
+            Latents: prior, gaussianised, spread, delta, pull, fidelity. And noise.
         group_weights: weight by landmark group name, nine weights, or 68.
         init: "mean", "encoder" (sample network only), latents [num_ws,w_dim], or a file of latents;
             "auto" is "encoder" for the sample network unless the preset is "reference".
@@ -371,6 +350,14 @@ def project(
         progress: show a progress bar.
         landmark_backend: "torch", or "onnx": the landmark network and its gradient run in
             onnxruntime (extra `onnx`, or `onnx-gpu`), exported on first use.
+        pose: "take" the landmarks where they are, or "keep" the look's head and carry over only
+            the expression; None takes the preset's ("take").
+        perceptual_mask: what the perceptual term does not see: "none", the "face", or what is near
+            the "landmarks"; None takes the preset's ("none").
+        identity: for the identity term: a face recognition network's file, or a module from images
+            [N,3,S,S] in [-1, 1] to embeddings.
+        discriminator: for the discriminator term: a file or module; "auto" is the one in the
+            generator's own pickle.
 
     Returns:
         a `ProjectionResult`.
@@ -402,5 +389,9 @@ def project(
         dtype=dtype,
         graph=graph,
         landmark_backend=landmark_backend,
+        pose=pose,
+        perceptual_mask=perceptual_mask,
+        identity=identity,
+        discriminator=discriminator,
     )
     return projector._project(inputs, outdir, resume, callback, progress)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyfacelat import images
 from pyfacelat.errors import ImageError, LandmarkError
-from pyfacelat.faces.landmarks import POINT_FILES, as_points, load_points
+from pyfacelat.faces.landmarks import POINT_FILES, as_heatmaps, as_points, load_points
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Inputs:
         look: N images, PIL or [3,H,W] in [-1, 1].
         landmark_images: N images that the landmarks are read from, or None.
         landmark_points: [N,68,2] relative to the cropped square, or None.
+        landmark_maps: heat maps [N,68,h,w] of the cropped square, or None.
 
     """
 
     look: list[Image.Image | Tensor]
     landmark_images: list[Image.Image | Tensor] | None
     landmark_points: Tensor | None
+    landmark_maps: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.look)
@@ -52,8 +54,9 @@ def read_inputs(look: Any, landmarks: Any = None) -> Inputs:
     Args:
         look: see `images.read_images`.
         landmarks: the same kinds, or points: an array [68,2] or [N,68,2] in pixels of the look
-            image as given, or a file of points (`faces.landmarks.POINT_FILES`). None takes the
-            landmarks of the look. One image or one set of points serves a whole batch of looks.
+            image as given, or a file of points (`faces.landmarks.POINT_FILES`), or heat maps of it:
+            an array [68,h,w] or [N,68,h,w] of floats. None takes the landmarks of the look. One
+            image, set of points or stack of maps serves a whole batch of looks.
 
     Raises:
         ImageError, LandmarkError: the message starts with the argument's name.
@@ -62,6 +65,13 @@ def read_inputs(look: Any, landmarks: Any = None) -> Inputs:
     looks = images.read_images(look, name="look")
     if landmarks is None:
         return Inputs(looks, looks, None)
+    maps = as_heatmaps(landmarks)
+    if maps is not None:
+        if len(maps) not in (1, len(looks)):
+            raise LandmarkError(
+                f"landmarks: expected 1 or {len(looks)} stacks of heat maps, got {len(maps)}"
+            )
+        return Inputs(looks, None, None, _repeat(maps, len(looks)))
     points = _points(landmarks, looks)
     if points is not None:
         return Inputs(looks, None, _repeat(points, len(looks)))
@@ -124,4 +134,4 @@ def _size(image: Image.Image | Tensor) -> tuple[int, int]:
 
 
 def _repeat(points: Tensor, count: int) -> Tensor:
-    return points if len(points) == count else points.expand(count, -1, -1)
+    return points if len(points) == count else points.expand(count, *points.shape[1:])

@@ -25,13 +25,16 @@ class LandmarkTerm:
     """The landmark term.
 
     Attributes:
-        distance: images [N,3,R,R] in [-1, 1] and target maps [N,68,h,w] -> [N].
+        distance: images [N,3,R,R] in [-1, 1], target maps [N,68,h,w], and each landmark's
+            confidence [N,68] or None -> [N].
         backend: what computes it, in words.
+        of_maps: the same from the images' own maps, or None where the engine does not show them.
 
     """
 
-    distance: Callable[[Tensor, Tensor], Tensor]
+    distance: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     backend: str
+    of_maps: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
 
 
 def landmark_term(
@@ -47,15 +50,21 @@ def landmark_term(
     weights = torch.tensor(config.group_weights, device=device, dtype=dtype)
     if config.landmark_backend == "torch":
         distance = HeatmapDistance(weights, config.reduction)
-        return LandmarkTerm(lambda images, maps: distance(landmarker(images), maps), "torch")
+        return LandmarkTerm(
+            lambda images, maps, confidence: distance(landmarker(images), maps, confidence),
+            "torch",
+            distance,
+        )
     chosen = f"landmark_backend: {config.landmark_backend!r}"
     net = landmarker.net
     if not isinstance(net, FAN) or landmarker.size != net.config.input_size:
         raise ConfigError(f"{chosen} is for a FAN at its own size, got {type(net).__name__}")
+    if config.confidence:
+        raise ConfigError(f"{chosen} has one weight per landmark and takes no confidence")
     if dtype != torch.float32:
         raise ConfigError(f"{chosen} computes in float32, got dtype {dtype}")
     module, function = _ENGINES[config.landmark_backend]
     engine = getattr(importlib.import_module(module), function)(net, weights, config.reduction)
     return LandmarkTerm(
-        lambda images, maps: engine(landmarker.prepare(images), maps), engine.backend
+        lambda images, maps, _: engine(landmarker.prepare(images), maps), engine.backend
     )

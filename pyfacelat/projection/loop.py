@@ -150,7 +150,7 @@ class Run:
                 self._save_now(len(self.config.stages), self.theta)
 
     def _objective(self, stage: Stage, start: Tensor) -> Objective:
-        return Objective(self._terms(stage, start), self._active(stage))
+        return Objective(self._terms(stage, start), self._active(stage), stage.weight_ends)
 
     def _active(self, stage: Stage) -> dict[str, float]:
         """The stage's weights, less the noise term where no noise is optimised."""
@@ -277,7 +277,7 @@ class Run:
         stage = self.config.stages[index]
         before = sum(len(part) for part in self.track.history[:index])
         names = (*self._active(stage), "total")
-        on = [name for name in names if name == "total" or stage.weights[name] > 0]
+        on = [name for name in names if name == "total" or stage.uses(name)]
         rows = slice(before, before + len(self.track.history[index]))
         return torch.stack([self.track.losses[n][rows] for n in on], 1), self.track.history[index]
 

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from pyfacelat import zoo
 from pyfacelat.errors import ConfigError
 from pyfacelat.images import shrink_to
+from pyfacelat.losses.identity import IdentityDistance
 from pyfacelat.losses.landmark import Landmarker
 from pyfacelat.losses.perceptual import LPIPS
 from pyfacelat.nets.fan import FAN, fold_batchnorm
 from pyfacelat.nets.sample_encoder import SampleEncoder
 from pyfacelat.nets.stylegan2 import Generator
+from pyfacelat.nets.vgg import VGG16Features
 from pyfacelat.projection.config import ProjectionConfig
 
 
@@ -29,6 +31,9 @@ class Networks:
         landmarker: always there, since results report landmarks.
         perceptual: None when no stage has a look term.
         encoder: gives the latents to start from; None to start elsewhere.
+        identity: None when no stage has an identity term; as the next two for theirs.
+        discriminator: of the generator's resolution.
+        features: VGG-16.
 
     """
 
@@ -36,6 +41,9 @@ class Networks:
     landmarker: Landmarker
     perceptual: LPIPS | None
     encoder: SampleEncoder | None
+    identity: IdentityDistance | None = None
+    discriminator: nn.Module | None = None
+    features: VGG16Features | None = None
 
 
 def load_networks(
@@ -45,6 +53,8 @@ def load_networks(
     perceptual: str | os.PathLike[str] | nn.Module,
     landmarker: str | os.PathLike[str] | nn.Module,
     init: str | os.PathLike[str] | Tensor,
+    identity: str | os.PathLike[str] | nn.Module | None,
+    discriminator: str | os.PathLike[str] | nn.Module,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Networks:
@@ -52,7 +62,8 @@ def load_networks(
 
     Raises:
         CheckpointError, MissingWeightsError: a file is malformed, or absent.
-        ConfigError: the generator is conditional or not RGB, or has no encoder to start from.
+        ConfigError: the generator is conditional or not RGB, or has no encoder to start from; a
+            term is on whose network was not given.
 
     """
     sample = isinstance(network, str) and network == "sample"
@@ -62,14 +73,24 @@ def load_networks(
         )
     generator = _generator(network, device, dtype)
     metric = None
-    if any(stage.weights.get("perceptual", 0) > 0 for stage in config.stages):
+    if config.uses("perceptual"):
         metric = _perceptual(perceptual, sample).to(device, dtype)
     landmarks = _landmarker(landmarker, sample, config).to(device, dtype)
     wants_encoder = isinstance(init, str) and (
         init == "encoder" or (init == "auto" and sample and config.preset != "reference")
     )
     encoder = zoo.load_encoder("sample", device=device) if wants_encoder else None
-    return Networks(generator, landmarks, metric, encoder)
+    return Networks(
+        generator,
+        landmarks,
+        metric,
+        encoder,
+        _identity(identity, device, dtype) if config.uses("identity") else None,
+        _discriminator(discriminator, network, generator, device, dtype)
+        if config.uses("discriminator")
+        else None,
+        _features(metric, device, dtype) if config.uses("vgg") else None,
+    )
 
 
 @torch.no_grad()
@@ -128,3 +149,54 @@ def _landmarker(
         with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
             net = fold_batchnorm(net)  # equal outputs, fewer operations in every step
     return Landmarker(net, resize=config.resize, normalize=config.normalize)
+
+
+def _identity(
+    source: str | os.PathLike[str] | nn.Module | None, device: torch.device, dtype: torch.dtype
+) -> IdentityDistance:
+    if source is None:
+        raise ConfigError(
+            "identity: the identity term is on; give a face recognition network, as a file "
+            "(see `zoo.load_identity`) or a module"
+        )
+    if isinstance(source, IdentityDistance):
+        return source.to(device, dtype)
+    net = source if isinstance(source, nn.Module) else zoo.load_identity(source).folded()
+    return IdentityDistance(net).to(device, dtype)
+
+
+def _discriminator(
+    source: str | os.PathLike[str] | nn.Module,
+    network: str | os.PathLike[str] | Generator,
+    generator: Generator,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> nn.Module:
+    """The discriminator given; "auto" is the one in the generator's own pickle."""
+    if isinstance(source, nn.Module):
+        net = source.to(device, dtype)
+    elif source == "auto":
+        if isinstance(network, Generator) or not os.fspath(network).endswith(".pkl"):
+            raise ConfigError(
+                "discriminator: the discriminator term is on; give one, as a file or a module "
+                '("auto" finds it in a network pickle only)'
+            )
+        net = zoo.load_discriminator(network, device=device, dtype=dtype)
+    else:
+        net = zoo.load_discriminator(source, device=device, dtype=dtype)
+    side = getattr(net, "img_resolution", generator.img_resolution)
+    if side != generator.img_resolution:
+        raise ConfigError(
+            f"discriminator: is for {side} px, the generator for {generator.img_resolution}"
+        )
+    return net.eval().requires_grad_(False)
+
+
+def _features(metric: LPIPS | None, device: torch.device, dtype: torch.dtype) -> VGG16Features:
+    """VGG-16, the look term's own where it has one."""
+    trunk = getattr(metric, "trunk", None)
+    if isinstance(trunk, VGG16Features):
+        return trunk
+    vgg = zoo.load_features("vgg16", device=device, dtype=dtype)
+    assert isinstance(vgg, VGG16Features)
+    return vgg

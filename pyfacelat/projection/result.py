@@ -44,6 +44,7 @@ class ProjectionResult:
             for bit: `generator.synthesis(ws[i:i+1], noise={k: v[i:i+1] for ...})`.
         images: uint8 [N,H,W,3].
         landmarks: as the landmark network sees them in `images`, [N,68,2] float32 pixels.
+        confidence: how sure it is of each, the height of its heat map's peak, [N,68] float32.
         losses: by term and "total" (weighted): [steps,N] float32, NaN where a stage lacks the term.
         config: what was run.
         timings: seconds by phase.
@@ -67,6 +68,7 @@ class ProjectionResult:
     landmark_image: np.ndarray[Any, Any] | None
     target_landmarks: Tensor
     history: Tensor
+    confidence: Tensor
     generator: Generator | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -126,6 +128,7 @@ class ProjectionResult:
                 for group, errors in self.landmark_error_by_group.items()
             },
             "landmarks": self.landmarks.tolist(),
+            "confidence": [[round(c, 4) for c in row] for row in self.confidence.tolist()],
             "target_landmarks": self.target_landmarks.tolist(),
             "timings": {name: round(seconds, 4) for name, seconds in self.timings.items()},
             "backends": self.backends,

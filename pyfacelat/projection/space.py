@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyfacelat.errors import ConfigError
 from pyfacelat.latents import normalise_latents
+from pyfacelat.losses.latent import GaussianisedPrior
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.projection.config import Coordinates, Space
 
@@ -41,10 +42,8 @@ def measure(generator: Generator, *, samples: int = 10_000, seed: int = 123) -> 
 
     mean = sum(w) / n and std = sqrt(sum(|w - mean|^2) / n), as StyleGAN2-ADA's projector has them.
     """
-    device = next(generator.mapping.parameters()).device
-    dtype = next(generator.mapping.parameters()).dtype
-    z = np.random.RandomState(seed).randn(samples, generator.z_dim)
-    w = generator.mapping(torch.from_numpy(z).to(device, dtype), None)[:, 0].double()  # [n,D]
+    own = _own_latents(generator, samples, seed)
+    dtype, w = own.dtype, own.double()
     mean = w.mean(0)
     centred = w - mean
     std = float((centred.square().sum() / samples).sqrt())
@@ -52,6 +51,22 @@ def measure(generator: Generator, *, samples: int = 10_000, seed: int = 123) -> 
     scale = variance.clamp_min(0).sqrt()
     scale = scale.clamp_min(_SMALLEST_SCALE * float(scale.max()))
     return LatentStatistics(mean.to(dtype), std, basis.to(dtype), scale.to(dtype))
+
+
+@torch.no_grad()
+def gaussianised_prior(
+    generator: Generator, *, samples: int = 10_000, seed: int = 123
+) -> GaussianisedPrior:
+    """The prior before the mapping's last activation, fitted to the latents of `measure`."""
+    return GaussianisedPrior.fit(_own_latents(generator, samples, seed))
+
+
+def _own_latents(generator: Generator, samples: int, seed: int) -> Tensor:
+    """W of normal z drawn by `numpy.random.RandomState(seed)`, [samples,D]."""
+    weight = next(generator.mapping.parameters())
+    z = np.random.RandomState(seed).randn(samples, generator.z_dim)
+    w: Tensor = generator.mapping(torch.from_numpy(z).to(weight.device, weight.dtype), None)
+    return w[:, 0]
 
 
 class LatentSpace:

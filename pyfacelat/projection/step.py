@@ -108,25 +108,32 @@ class Step:
         self.buffers = buffers
         self._draws = draws
         self._tables = _tables(stage, space.spread, draws)
+        self._open = _open_rows(stage, space.rows, draws) if stage.delta_opening else None
 
     def __call__(self) -> None:
         """Evaluate, differentiate, update, record, and count."""
         buffers, step = self.buffers, self.buffers.counter
-        rate, deviation, correction1, correction2, settled = self._tables.index_select(1, step)
+        rate, deviation, correction1, correction2, settled, progress = self._tables.index_select(
+            1, step
+        )
         parameters = buffers.parameters()
         with torch.enable_grad():
             leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
             theta = leaves["theta"] + deviation * self._draws.index_select(0, step)
             noise = {name: leaf for name, leaf in leaves.items() if name != "theta"}
-            images = self.generator.synthesis(self.space.to_ws(theta), noise=noise or None)
-            total, terms = self.objective(Candidate(images, self.space.whiten(theta), noise))
+            ws = self.space.to_ws(theta)
+            images = self.generator.synthesis(ws, noise=noise or None)
+            candidate = Candidate(images, self.space.whiten(theta), ws, noise)
+            total, terms, final = self.objective(candidate, progress)
             gradients = torch.autograd.grad(total.sum(), list(leaves.values()), allow_unused=True)
         total = total.detach()
         buffers.losses.index_copy_(0, step, torch.cat([terms, total[None]]).float()[None])
         if self.stage.keep_best:
-            self._remember(total, settled)
+            self._remember(final, settled)
         for name, gradient in zip(leaves, gradients, strict=True):
             if gradient is not None:
+                if name == "theta" and self._open is not None:
+                    gradient = _share(gradient, self._open.index_select(0, step)[0])
                 self._adam(name, gradient, rate, correction1, correction2)
         renormalise_(buffers.noise.values())
         buffers.history.index_copy_(0, step, buffers.theta[None])
@@ -150,7 +157,10 @@ class Step:
 
 
 def _tables(stage: Stage, spread: float, draws: Tensor) -> Tensor:
-    """Tabulate rate, latent noise, Adam's corrections, and whether the noise is gone: [5,steps]."""
+    """Tabulate what changes from step to step: [6,steps].
+
+    Rate, latent noise, Adam's two corrections, whether the noise is gone, and progress from 0 to 1.
+    """
     rows = []
     for i, corrections in enumerate(adam_corrections(stage.steps, _BETA1, _BETA2)):
         t = i / stage.steps
@@ -158,5 +168,31 @@ def _tables(stage: Stage, spread: float, draws: Tensor) -> Tensor:
         deviation = (
             spread * stage.latent_noise * latent_noise_ramp(t, length=stage.latent_noise_ramp)
         )
-        rows.append((stage.learning_rate * ramp, deviation, *corrections, float(deviation == 0.0)))
+        settled, progress = float(deviation == 0.0), i / max(1, stage.steps - 1)
+        rows.append((stage.learning_rate * ramp, deviation, *corrections, settled, progress))
     return torch.tensor(rows, dtype=torch.float64).T.contiguous().to(draws.device, draws.dtype)
+
+
+def _open_rows(stage: Stage, rows: int, draws: Tensor) -> Tensor:
+    """Which latent rows move by themselves at each step: bool [steps,rows]; the first never does.
+
+    The others do from the times in `stage.delta_opening` on: rows 1 to 3, 4 to 7, and 8 and above,
+    StyleGAN's coarse, middle and fine styles.
+    """
+    coarse, middle, fine = stage.delta_opening
+    when = [coarse if row < 4 else middle if row < 8 else fine for row in range(rows)]
+    table = [
+        [r > 0 and i / stage.steps >= when[r] for r in range(rows)] for i in range(stage.steps)
+    ]
+    return torch.tensor(table, device=draws.device)
+
+
+def _share(gradient: Tensor, is_open: Tensor) -> Tensor:
+    """Give the rows that are not open one gradient, the sum of theirs, so that they move as one.
+
+    Args:
+        gradient: [N,rows,D].
+        is_open: bool [rows].
+    """
+    closed = torch.where(is_open[:, None], 0.0, gradient).sum(1, keepdim=True)
+    return torch.where(is_open[:, None], gradient, closed)

@@ -1,0 +1,181 @@
+"""The loss terms of a stage as functions of what a step proposes.
+
+What depends on the targets alone is computed here, once, and only for terms that are on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyfacelat.faces.regions import face_region, landmark_region
+from pyfacelat.images import shrink_to
+from pyfacelat.losses import latent
+from pyfacelat.losses.colour import colour_distance, colour_slices
+from pyfacelat.losses.coordinate import CoordinateDistance
+from pyfacelat.losses.features import FeatureDistance
+from pyfacelat.losses.noise import noise_regulariser
+from pyfacelat.losses.objective import Candidate, TermFunction
+from pyfacelat.losses.pixel import pixel_distance, thumbnail
+from pyfacelat.losses.realism import RealismLoss
+from pyfacelat.losses.structure import ms_ssim_distance
+from pyfacelat.projection.config import ProjectionConfig, Stage
+from pyfacelat.projection.landmark_term import LandmarkTerm
+from pyfacelat.projection.networks import Networks
+from pyfacelat.projection.space import LatentSpace, gaussianised_prior
+from pyfacelat.projection.targets import Targets
+
+
+class Terms:
+    """Makes the term functions of each stage.
+
+    Args:
+        config: of the projection.
+        nets: frozen.
+        space: latent coordinates.
+        landmark: the landmark term.
+
+    """
+
+    def __init__(
+        self,
+        config: ProjectionConfig,
+        nets: Networks,
+        space: LatentSpace,
+        landmark: LandmarkTerm,
+    ) -> None:
+        self._config = config
+        self._nets = nets
+        self._space = space
+        self._landmark = landmark
+        self._gaussianised = None
+        if config.uses("gaussianised"):
+            self._gaussianised = gaussianised_prior(
+                nets.generator, samples=config.w_samples, seed=config.w_seed
+            )
+
+    @torch.no_grad()
+    def __call__(self, stage: Stage, start: Tensor, targets: Targets) -> dict[str, TermFunction]:
+        """The terms that `stage` uses, by name; `start` [N,rows,D] is where it begins."""
+        makers: dict[str, Callable[[Targets], TermFunction]] = {
+            "perceptual": self._perceptual,
+            "noise": lambda _: lambda c: noise_regulariser(c.noise.values()),
+            "pixel": self._pixel,
+            "colour": self._colour,
+            "vgg": self._vgg,
+            "ms_ssim": self._ms_ssim,
+            "identity": self._identity,
+            "discriminator": self._discriminator,
+            "prior": lambda _: lambda c: latent.prior(c.whitened),
+            "gaussianised": self._gaussian,
+            "spread": lambda _: lambda c: latent.spread(c.whitened),
+            "delta": lambda _: lambda c: latent.delta(c.whitened),
+            "pull": lambda _: self._pull(start),
+            "fidelity": lambda _: self._fidelity(),
+        }
+        terms = {name: make(targets) for name, make in makers.items() if stage.uses(name)}
+        return terms | self._landmarks(stage, targets)
+
+    def _landmarks(self, stage: Stage, targets: Targets) -> dict[str, TermFunction]:
+        """The heat-map term and the coordinate term; together they run the network once."""
+        size, landmark = self._config.perceptual_size, self._landmark
+        maps, points, confidence = targets.maps, targets.points, targets.confidence
+        both = stage.uses("landmark") and stage.uses("coordinate")
+        network = self._nets.landmarker
+        read: Callable[[Candidate], Tensor] = lambda c: network(shrink_to(c.images, size))  # noqa: E731
+        if both and landmark.of_maps is not None:
+            read = _once(read)
+        terms: dict[str, TermFunction] = {}
+        if stage.uses("coordinate"):
+            weights = targets.look.new_tensor(self._config.group_weights)
+            coordinate = CoordinateDistance(weights)
+            terms["coordinate"] = lambda c: coordinate(read(c), points, confidence)
+        of_maps = landmark.of_maps
+        if both and of_maps is not None:
+            terms["landmark"] = lambda c: of_maps(read(c), maps, confidence)
+        elif stage.uses("landmark"):
+            terms["landmark"] = lambda c: landmark.distance(
+                shrink_to(c.images, size), maps, confidence
+            )
+        return terms
+
+    def _perceptual(self, targets: Targets) -> TermFunction:
+        lpips, size = self._nets.perceptual, self._config.perceptual_size
+        assert lpips is not None
+        embedded = lpips.embed(shrink_to(targets.look, size))
+        mask = self._mask(targets)
+        if mask is None:
+            return lambda c: lpips.distance(lpips.embed(shrink_to(c.images, size)), embedded)
+        return lambda c: lpips.distance(lpips.embed(shrink_to(c.images, size)), embedded, mask)
+
+    def _mask(self, targets: Targets) -> Tensor | None:
+        """Where the look term looks, [N,1,S,S], or None for everywhere."""
+        if self._config.perceptual_mask == "none":
+            return None
+        assert targets.look_points is not None
+        region = face_region if self._config.perceptual_mask == "face" else landmark_region
+        side = min(targets.look.shape[-1], self._config.perceptual_size)
+        hidden = torch.maximum(
+            region(targets.look_points, side), region(targets.points.to(targets.look), side)
+        )
+        return (1 - hidden).to(targets.look)
+
+    def _pixel(self, targets: Targets) -> TermFunction:
+        size, kind = self._config.pixel_size, self._config.pixel_kind
+        small = thumbnail(targets.look, size)
+        return lambda c: pixel_distance(thumbnail(c.images, size), small, kind)
+
+    def _colour(self, targets: Targets) -> TermFunction:
+        palette = colour_slices(targets.look)
+        return lambda c: colour_distance(colour_slices(c.images), palette)
+
+    def _vgg(self, targets: Targets) -> TermFunction:
+        assert self._nets.features is not None
+        size = self._config.perceptual_size
+        distance = FeatureDistance(self._nets.features, self._config.vgg_layers, size=size)
+        distance = distance.to(targets.look.device, targets.look.dtype)
+        embedded = distance.embed(targets.look)
+        return lambda c: distance.distance(distance.embed(c.images), embedded)
+
+    def _ms_ssim(self, targets: Targets) -> TermFunction:
+        size = self._config.perceptual_size
+        smaller = shrink_to(targets.look, size)
+        return lambda c: ms_ssim_distance(shrink_to(c.images, size), smaller)
+
+    def _identity(self, targets: Targets) -> TermFunction:
+        identity = self._nets.identity
+        assert identity is not None
+        embedded = identity.embed(targets.look)
+        return lambda c: identity.distance(identity.embed(c.images), embedded)
+
+    def _discriminator(self, targets: Targets) -> TermFunction:
+        assert self._nets.discriminator is not None
+        realism = RealismLoss(self._nets.discriminator)
+        return lambda c: realism(c.images)
+
+    def _gaussian(self, targets: Targets) -> TermFunction:
+        prior = self._gaussianised
+        assert prior is not None
+        return lambda c: prior(c.ws)
+
+    def _pull(self, start: Tensor) -> TermFunction:
+        pivot = self._space.whiten(start).detach()
+        return lambda c: latent.pull(c.whitened, pivot)
+
+    def _fidelity(self) -> TermFunction:
+        mean = self._space.statistics.mean
+        return lambda c: latent.fidelity(c.ws, mean)
+
+
+def _once(function: Callable[[Candidate], Tensor]) -> Callable[[Candidate], Tensor]:
+    """Remember the last candidate's value: two terms of one step share it."""
+    last: list[tuple[Candidate, Tensor]] = []
+
+    def remembered(candidate: Candidate) -> Tensor:
+        if not last or last[0][0] is not candidate:
+            last[:] = [(candidate, function(candidate))]
+        return last[0][1]
+
+    return remembered
