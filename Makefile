@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What an installation depends on; Python files are not among them, the installation is editable.
 SOURCES := pyproject.toml setup.py CMakeLists.txt pyfacelat/version.py $(wildcard build_backend/*.py csrc/*/*)
 # mypy --strict covers the floors that users touch: 1 and 6.
-TYPED := $(wildcard pyfacelat/__init__.py pyfacelat/__main__.py pyfacelat/errors.py pyfacelat/files.py \
+TYPED := $(wildcard pyfacelat/__init__.py pyfacelat/__main__.py pyfacelat/errors.py pyfacelat/files.py pyfacelat/download.py \
 	pyfacelat/_extension.py pyfacelat/images.py pyfacelat/latents.py pyfacelat/video.py \
 	pyfacelat/ops pyfacelat/checkpoints pyfacelat/edits pyfacelat/cli)
 CXX_FILES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)

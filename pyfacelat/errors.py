@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DeviceError",
+    "DownloadError",
     "ExportError",
     "FacelatError",
     "ImageError",
@@ -76,6 +77,10 @@ class NonFiniteError(FacelatError, RuntimeError):
 
 class DeviceError(FacelatError, RuntimeError):
     """The device is absent, out of memory, or cannot run what was asked."""
+
+
+class DownloadError(FacelatError, RuntimeError):
+    """A file cannot be fetched, or is not the one expected."""
 
 
 class ExportError(FacelatError, RuntimeError):

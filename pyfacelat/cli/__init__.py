@@ -20,6 +20,7 @@ from pyfacelat.cli.demo import demo
 from pyfacelat.cli.doctor import doctor
 from pyfacelat.cli.edit import edit
 from pyfacelat.cli.export import fan as export_fan
+from pyfacelat.cli.fetch import fetch
 from pyfacelat.cli.inspect import inspect
 from pyfacelat.cli.mix import mix
 from pyfacelat.cli.morph import morph
@@ -27,6 +28,7 @@ from pyfacelat.cli.project import project
 from pyfacelat.errors import (
     CheckpointError,
     ConfigError,
+    DownloadError,
     FacelatError,
     ImageError,
     LandmarkError,
@@ -45,12 +47,13 @@ app = typer.Typer(
 _EXIT_CODES: tuple[tuple[type[FacelatError], int], ...] = (
     (NoFaceError, 3),
     (MissingWeightsError, 4),
+    (DownloadError, 4),
     (CheckpointError, 5),
     (ImageError, 5),
     (LandmarkError, 5),
     (ConfigError, 2),
 )
-_FLAGS = ("--save-video", "--resume", "--json", "--half")
+_FLAGS = ("--save-video", "--resume", "--json", "--half", "--force")
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -85,7 +88,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (project, mix, morph, edit, demo, convert, inspect, doctor):
+for _command in (project, mix, morph, edit, demo, convert, inspect, fetch, doctor):
     app.command()(_guarded(_command))
 
 _export = typer.Typer(no_args_is_help=True, help="Write networks for other engines.")
