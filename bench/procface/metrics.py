@@ -1,0 +1,185 @@
+"""The formulas of the benchmark, on plain arrays; docs/control_benchmark.md explains them.
+
+Points are [..., 68, 2] in any one unit; every result is a ratio without unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pyfacelat.faces.groups import GROUPS, OUTER_EYE_CORNERS
+
+Array = NDArray[np.float64]
+Statistic = Callable[[Array], Array]
+"""Reduces the last axis."""
+
+INNER = tuple(range(17, 68))
+"""The landmarks without the jaw line, which hair hides and which no detector places well."""
+
+LIMIT = 0.08
+"""Error at which a face counts as failed, and up to which the area under the curve goes."""
+
+_TINY = 1e-12
+
+
+def eye_distance(points: ArrayLike) -> Array:
+    """Distance of the outer eye corners, [...]."""
+    p = np.asarray(points, np.float64)
+    left, right = OUTER_EYE_CORNERS
+    distance: Array = np.linalg.norm(p[..., left, :] - p[..., right, :], axis=-1)
+    return np.maximum(distance, _TINY)
+
+
+def nme(points: ArrayLike, truth: ArrayLike, indices: Sequence[int] = INNER) -> Array:
+    """Mean distance of points to the truth over the truth's outer eye corners' distance, [...]."""
+    p, t, chosen = np.asarray(points, np.float64), np.asarray(truth, np.float64), list(indices)
+    off = np.linalg.norm(p[..., chosen, :] - t[..., chosen, :], axis=-1).mean(-1)
+    error: Array = off / eye_distance(t)
+    return error
+
+
+def nme_by_group(points: ArrayLike, truth: ArrayLike) -> dict[str, Array]:
+    """`nme` of each of the nine landmark groups, the jaw among them."""
+    return {name: nme(points, truth, list(group)) for name, group in GROUPS.items()}
+
+
+def median(values: Array) -> Array:
+    """Median of the last axis."""
+    return np.asarray(np.median(values, axis=-1))
+
+
+def area_under_curve(errors: ArrayLike, limit: float = LIMIT) -> Array:
+    """Area under the cumulative error curve from 0 to `limit`, over `limit`; 1 is perfect.
+
+    Errors are [..., N], the result is [...].
+
+    The curve F(x) is the share of faces with an error of at most x, so that
+    (1 / limit) * integral of F from 0 to limit = mean(max(0, 1 - error / limit)).
+    """
+    return np.asarray(np.clip(1 - np.asarray(errors, np.float64) / limit, 0, None).mean(-1))
+
+
+def failures(errors: ArrayLike, limit: float = LIMIT) -> Array:
+    """Share of faces with an error above `limit`: [..., N] to [...]."""
+    return np.asarray((np.asarray(errors, np.float64) > limit).mean(-1))
+
+
+def carried(error: ArrayLike, start: ArrayLike) -> Array:
+    """Share of the way to the target that was gone: 1 - error / error at the start."""
+    share: Array = 1 - np.asarray(error, np.float64) / np.maximum(
+        np.asarray(start, np.float64), _TINY
+    )
+    return share
+
+
+def motion(start: ArrayLike, end: ArrayLike, indices: Sequence[int]) -> Array:
+    """How far some landmarks moved: `nme` of the end against the start, over the start's eyes."""
+    return nme(end, start, indices)
+
+
+def achieved_dose(
+    start: ArrayLike, end: ArrayLike, wanted: ArrayLike, indices: Sequence[int] = INNER
+) -> Array:
+    """How much of a motion was made: <end - start, wanted - start> / |wanted - start|^2, [...].
+
+    1 where the landmarks moved as asked, 0 where they stayed or moved across it.
+    """
+    chosen = list(indices)
+    s, e, w = (np.asarray(p, np.float64)[..., chosen, :] for p in (start, end, wanted))
+    asked = ((w - s) ** 2).sum((-2, -1))
+    share: Array = ((e - s) * (w - s)).sum((-2, -1)) / np.maximum(asked, _TINY)
+    return share
+
+
+def line_fit(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
+    """Slope of the least-squares line through (x, y), and R^2 of it (0 where y is constant)."""
+    xs, ys = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    dx, dy = xs - xs.mean(), ys - ys.mean()
+    slope = float((dx * dy).sum() / max(float((dx * dx).sum()), _TINY))
+    spread = float((dy * dy).sum())
+    rest = float(((dy - slope * dx) ** 2).sum())
+    return slope, 0.0 if spread < _TINY else 1 - rest / spread
+
+
+def acceleration(track: ArrayLike) -> float:
+    """Mean length of the second difference in time of a track [T, K, 2], T >= 3."""
+    p = np.asarray(track, np.float64)
+    second = p[2:] - 2 * p[1:-1] + p[:-2]
+    return float(np.linalg.norm(second, axis=-1).mean())
+
+
+def jitter(track: ArrayLike, truth: ArrayLike) -> float:
+    """Acceleration of a track over that of the truth; 1 is as smooth as the truth."""
+    return acceleration(track) / max(acceleration(truth), _TINY)
+
+
+def lag(track: ArrayLike, truth: ArrayLike, most: int = 6) -> float:
+    """By how many frames a track [T, K, 2] comes late.
+
+    The shift s in -most..most that minimises the mean of |track[t + s] - truth[t]|^2, refined by
+    the parabola through its neighbours. Each landmark's mean over time is taken out first: a
+    lasting offset is an error of place, not of time.
+    """
+    a, b = np.asarray(track, np.float64), np.asarray(truth, np.float64)
+    a, b = a - a.mean(0), b - b.mean(0)
+    most = min(most, len(a) - 3)
+    shifts = range(-most, most + 1)
+    cost = []
+    for s in shifts:
+        late, early = (a[s:], b[: len(b) - s]) if s >= 0 else (a[:s], b[-s:])
+        cost.append(float(((late - early) ** 2).mean()))
+    best = int(np.argmin(cost))
+    if 0 < best < len(cost) - 1:
+        before, here, after = cost[best - 1 : best + 2]
+        bend = before - 2 * here + after
+        return shifts[best] + (0.5 * (before - after) / bend if bend > _TINY else 0.0)
+    return float(shifts[best])
+
+
+def seconds_to_reach(curve: Sequence[dict[str, float]], goals: dict[str, float]) -> float | None:
+    """Seconds of the first entry of a curve whose values are all at or below the goals, or None."""
+    for entry in curve:
+        if all(entry[name] <= goal for name, goal in goals.items()):
+            return entry["seconds"]
+    return None
+
+
+def bootstrap(
+    values: Sequence[ArrayLike],
+    statistic: Statistic = median,
+    *,
+    level: float = 0.90,
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """A statistic with its percentile bootstrap interval (Efron 1979).
+
+    Args:
+        values: one entry per pair: a number, or the numbers of its seeds. Pairs are drawn with
+            replacement, and then one seed for each draw of a pair.
+        statistic: of the last axis of an array.
+        level: coverage.
+        draws: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        statistic of all values, lower end, upper end; three NaN without values.
+
+    """
+    per_pair = [np.atleast_1d(np.asarray(v, np.float64)) for v in values]
+    if not per_pair:
+        return (float("nan"),) * 3
+    everything = np.concatenate(per_pair)
+    rng = np.random.default_rng(seed)
+    count = len(per_pair)
+    lengths = np.array([len(v) for v in per_pair])
+    offsets = np.cumsum(lengths) - lengths
+    picked = rng.integers(0, count, (draws, count))
+    which = (rng.random((draws, count)) * lengths[picked]).astype(int)
+    resamples = everything[offsets[picked] + which]  # [draws, count]
+    tail = (1 - level) / 2
+    low, high = np.quantile(statistic(resamples), [tail, 1 - tail])
+    return float(statistic(everything)), float(low), float(high)
