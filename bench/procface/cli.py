@@ -121,6 +121,8 @@ def _run(args: argparse.Namespace, command: str) -> str:
     if args.quick and args.pairs is not None:
         raise ConfigError(f"pairs: --quick is {_QUICK} pairs; give one of the two")
     count = _QUICK if args.quick else _FULL if args.pairs is None else args.pairs
+    if count < 1:
+        raise ConfigError(f"pairs: expected at least 1, got {count}")
     pairs = fixed_pairs(max(count, _IDENTITY_PAIRS), threads=args.threads)
     identity = fingerprint(pairs[:_IDENTITY_PAIRS])
     pairs = pairs[:count]

@@ -21,6 +21,7 @@ COLOURS = (
 )
 _WIDTH, _HEIGHT = 640, 420
 _LEFT, _TOP, _RIGHT, _BOTTOM = 62, 16, 16, 50
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
 _STYLE = 'font-family="system-ui, sans-serif" font-size="12"'
 
 
@@ -62,7 +63,8 @@ def scatter(spots: Sequence[Spot], x_label: str, y_label: str) -> str:
                 f'<polyline points="{path}" fill="none" stroke="{members[0].colour}" '
                 'stroke-dasharray="4 3"/>'
             )
-    taken: list[tuple[float, float]] = []
+    spots_at = [(frame.x(s.x[0]), frame.y(s.y[0])) for s in spots]
+    taken: list[_Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots_at]
     for spot in spots:
         x, y = frame.x(spot.x[0]), frame.y(spot.y[0])
         for x1, y1, x2, y2 in (
@@ -78,7 +80,7 @@ def scatter(spots: Sequence[Spot], x_label: str, y_label: str) -> str:
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}" stroke="{spot.colour}" '
             'stroke-width="2"/>'
         )
-        parts.append(_label(spot, x, y, taken))
+        parts.append(_label(spot.label, spot.colour, x, y, taken))
     return _svg(parts)
 
 
@@ -217,18 +219,26 @@ def _above(value: float) -> float:
     return 1.08 * value if value > 0 else 1.0
 
 
-def _label(spot: Spot, x: float, y: float, taken: list[tuple[float, float]]) -> str:
-    """A name beside its point, moved down while it would lie on another one."""
-    left = x > _WIDTH - _RIGHT - 130
-    place = y - 8
-    while any(abs(place - other) < 13 and abs(x - near) < 130 for near, other in taken):
-        place += 13
-    taken.append((x, place))
-    anchor, offset = ("end", -9) if left else ("start", 9)
+def _label(text: str, colour: str, x: float, y: float, taken: list[_Box]) -> str:
+    """A name beside its point, where it lies on no other name or point if there is such a place."""
+    wide = 6.6 * len(text)
+    places = [
+        (x + 9 if right else x - 9 - wide, y + down, right)
+        for down in (-8, 16, -22, 30, -36, 44, -50, 58)
+        for right in (True, False)
+    ]
+    inside = [p for p in places if p[0] >= _LEFT and p[0] + wide <= _WIDTH - _RIGHT] or places
+    free = [p for p in inside if not _hits((p[0], p[1] - 10, p[0] + wide, p[1] + 3), taken)]
+    left, base, _ = (free or inside)[0]
+    taken.append((left, base - 10, left + wide, base + 3))
     return (
-        f'<text x="{x + offset:.1f}" y="{place:.1f}" text-anchor="{anchor}" fill="{spot.colour}">'
-        f"{html.escape(spot.label)}</text>"
+        f'<text x="{left:.1f}" y="{base:.1f}" textLength="{wide:.0f}" '
+        f'lengthAdjust="spacingAndGlyphs" fill="{colour}">{html.escape(text)}</text>'
     )
+
+
+def _hits(box: _Box, others: Sequence[_Box]) -> bool:
+    return any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in others)
 
 
 def _svg(parts: Sequence[str], *, width: int = _WIDTH, height: int = _HEIGHT) -> str:

@@ -80,7 +80,7 @@ def _text(records: Sequence[Record], methods: Sequence[str], headline: Table) ->
         parts.append("T1 inversion of A\n" + tables.as_text(t1, tables.INVERSION))
     if headline:
         parts.append("T2 look of A, landmarks of B\n" + tables.as_text(headline, tables.HEADLINE))
-        parts.append(tables.as_text(headline, tables.FURTHER))
+        parts += [tables.as_text(headline, c) for c in (tables.CARRIED, tables.KEPT)]
     for feature, table in summary.features(records, methods).items():
         if table:
             parts.append(f"T3 {feature} alone\n" + tables.as_text(table, tables.FEATURE))
@@ -118,7 +118,8 @@ def _html(
             f"distance to it at most {goals['look_share']:g} of A's own."
         )
         sections.append(
-            f"<h3>Further figures</h3>{tables.as_html(headline, tables.FURTHER)}<p>{reach}</p>"
+            f"<h3>Motion carried</h3>{tables.as_html(headline, tables.CARRIED)}"
+            f"<h3>What is kept, and time</h3>{tables.as_html(headline, tables.KEPT)}<p>{reach}</p>"
         )
         whole = summary.transfer(records, methods, goals)
         if any(tables.count(whole[m]) != tables.count(headline[m]) for m in headline):
@@ -265,10 +266,11 @@ h2 {{ margin-top: 2.5rem; border-bottom: 1px solid #ccc }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 th, td {{ padding: .25rem .7rem; border-bottom: 1px solid #e2e2e2; text-align: right;
   white-space: nowrap; vertical-align: top }}
-tbody th, td.left {{ text-align: left; font-weight: 500; white-space: normal }}
+tbody th, td.left {{ text-align: left; font-weight: 500 }} td.left {{ white-space: normal }}
 thead th {{ font-weight: 600 }}
 small {{ display: block; color: #777; font-size: .75em; line-height: 1.1 }}
-.best {{ font-weight: 700 }} .given th, .given td {{ color: #777 }}
+.best {{ font-weight: 700 }} .best small {{ font-weight: 400 }}
+.given th, .given td {{ color: #777 }}
 .goal td, .goal th {{ color: #777; font-style: italic; border-bottom: 0 }}
 .hints {{ font-size: .85em; color: #555; max-width: 60rem }}
 .wide {{ overflow-x: auto }} .sheet {{ max-width: 100% }}

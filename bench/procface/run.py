@@ -189,7 +189,7 @@ def _do_clips(job: Job, plan: Plan, nets: Networks) -> list[dict[str, Any]]:
 def _invariance(
     method: Projection, batch: Batch, nets: Networks, seed: int
 ) -> list[dict[str, Any]]:
-    """Largest difference of each face's w and picture: in a batch, and shuffled, against alone."""
+    """Largest difference of each face's w, over its spread, and picture: batched against alone."""
     short = method.with_steps(INVARIANCE_STEPS)
     count = len(batch.cases)
     order = np.random.RandomState(0).permutation(count)
@@ -204,13 +204,14 @@ def _invariance(
     rows = []
     for i in range(count):
         alone, picture = _ws(single[i])[0], single[i].images[0]
+        spread = float(alone.std())
         in_batch, in_shuffled = _ws(whole)[i], _ws(shuffled)[back[i]]
         rows.append(
             {
-                "w_batch": float((in_batch - alone).abs().max()),
-                "w_shuffled": float((in_shuffled - alone).abs().max()),
+                "w_batch": float((in_batch - alone).abs().max() / spread),
+                "w_shuffled": float((in_shuffled - alone).abs().max() / spread),
                 "levels_batch": float((whole.images[i] - picture).abs().max() * 127.5),
-                "w_spread": float(alone.std()),
+                "spread": spread,
                 "batch_size": count,
             }
         )

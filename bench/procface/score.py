@@ -22,7 +22,7 @@ from pyfacelat.training.generator_task import psnr
 Values = dict[str, Any]
 
 _MOVING = ("left_eye", "right_eye", "outer_lip")
-_CAP = 60.0
+CAP = 60.0
 """dB above which two pictures are the same for our purposes; an identical one would be infinite."""
 
 
@@ -46,7 +46,7 @@ def score(batch: Batch, answer: Answer, nets: Networks) -> list[Values]:
 
 def _against_ideal(batch: Batch, images: Tensor, nets: Networks, found: Points) -> list[Values]:
     """Distance to the exact answer: the headline."""
-    whole = psnr(images, batch.ideal).clamp(max=_CAP)
+    whole = psnr(images, batch.ideal).clamp(max=CAP)
     look = nets.look_distance(images, batch.ideal)
     error = metrics.nme(found, batch.ideal_points)
     groups = metrics.nme_by_group(found, batch.ideal_points)
@@ -117,15 +117,15 @@ def _one_feature(batch: Batch, nets: Networks, found: Points) -> list[Values]:
         expected = start[i] + (batch.ideal_points[i] - batch.look_points[i])
         moved = float(metrics.motion(start[i], found[i], case.selected))
         stray = float(metrics.motion(expected, found[i], others))
+        asked = float(metrics.motion(batch.look_points[i], batch.ideal_points[i], case.selected))
         rows.append(
             {
                 "feature": case.variant,
-                "asked_motion": float(
-                    metrics.motion(batch.look_points[i], batch.ideal_points[i], case.selected)
-                ),
+                "asked_motion": asked,
                 "moved": moved,
                 "stray": stray,
-                "cross_talk": stray / max(moved, 1e-9),
+                # What hardly moved has no cross-talk: it would be noise over noise.
+                "cross_talk": stray / moved if moved > 0.1 * asked else None,
                 "carried": float(
                     metrics.achieved_dose(start[i], found[i], expected, case.selected)
                 ),
@@ -156,7 +156,7 @@ def score_clip(clip: Clip, frames: Tensor, seconds: float, nets: Networks) -> Va
     ideal, truth = render(clip.ideal, nets.size)
     found = _points(nets, frames)
     values: Values = {
-        "psnr": float(psnr(frames, ideal).clamp(max=_CAP).mean()),
+        "psnr": float(psnr(frames, ideal).clamp(max=CAP).mean()),
         "look": float(nets.look_distance(frames, ideal).mean()),
         "nme": float(metrics.nme(found, truth).mean()),
         "jitter": metrics.jitter(found[:, list(metrics.INNER)], truth[:, list(metrics.INNER)]),

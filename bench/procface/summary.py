@@ -208,7 +208,7 @@ def motion(records: Sequence[Record], methods: Sequence[str]) -> dict[str, Table
 
 def invariance(records: Sequence[Record], methods: Sequence[str]) -> Table:
     """T6: the largest difference over all pairs, and the median one."""
-    table = _plain(records, methods, "T6", ("w_batch", "w_shuffled", "levels_batch", "w_spread"))
+    table = _plain(records, methods, "T6", ("w_batch", "w_shuffled", "levels_batch"))
     for method, row in table.items():
         own = select(records, "T6", method=method)
         for name in ("w_batch", "w_shuffled", "levels_batch"):

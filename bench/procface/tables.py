@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bench.procface.methods import GIVEN
 from bench.procface.pairs import STRATA
+from bench.procface.score import CAP
 from bench.procface.summary import GOALS, Figure, Row, Table
 
 
@@ -36,8 +37,14 @@ class Column:
         """Value and interval, or a dash."""
         if figure is None or not math.isfinite(figure.value):
             return "–"
+        if self.exact(figure):
+            return "exact"
         value, low, high = (self.number(v) for v in (figure.value, figure.low, figure.high))
         return f"{value} [{low}, {high}]" if interval else value
+
+    def exact(self, figure: Figure) -> bool:
+        """Whether a PSNR is that of equal pictures."""
+        return self.name == "psnr" and figure.low >= CAP
 
     def number(self, value: float) -> str:
         """One number in this column's unit; very small ones in powers of ten."""
@@ -51,7 +58,7 @@ class Column:
         """What good control would reach, or nothing."""
         if self.name not in GOALS:
             return ""
-        sign = {"high": "≥ ", "low": "≤ ", "": ""}[self.better]
+        sign = {"high": "≥ ", "low": "≤ ", "": "about "}[self.better]
         return f"{sign}{GOALS[self.name] * self.factor:g}"
 
 
@@ -73,7 +80,7 @@ HEADLINE = (
     _SECONDS,
 )  # fmt: skip
 
-FURTHER = (
+CARRIED = (
     *(
         Column(f"carried_{name}", f"carried, {name}", f"share of the way to B, {name} motion", 1, 2,
                "high")
@@ -84,11 +91,14 @@ FURTHER = (
                "high")
         for name, *_ in STRATA
     ),
+    Column("auc_b", "AUC@8 B", "area under the curve of NME to B", 1, 2),
+    Column("failures_b", "fail B, %", "faces with an NME to B above 8 %", 100, 0),
+)  # fmt: skip
+
+KEPT = (
     Column("kept", "kept", "perceptual distance to A outside eyes and mouth", 1, 3),
     Column("traits", "traits", "identity and appearance, by the encoder: 0 is A, 1 as far as B", 1,
            2, "low"),
-    Column("auc_b", "AUC@8 B", "area under the curve of NME to B", 1, 2),
-    Column("failures_b", "fail B, %", "faces with an NME to B above 8 %", 100, 0),
     Column("reached", "reached, %", "faces that came within the goals at some step", 100, 0,
            "high"),
     Column("reach_seconds", "s to reach", "median of those", 1, 1, "low"),
@@ -99,12 +109,12 @@ INVERSION = (_PSNR, _LOOK, _NME, _SECONDS)
 FEATURE = (
     Column("cross_talk", "cross-talk", "unasked motion of the rest over motion of the feature", 1,
            2, "low"),
-    Column("carried", "moved", "share of the asked motion that was made", 1, 2, "high"),
+    Column("carried", "moved", "share of the asked motion that was made", 1, 2),
     _PSNR, _LOOK, _NME,
 )  # fmt: skip
 DOSE = (
     Column("slope", "slope", "of achieved over asked dose", 1, 2),
-    Column("r2", "R²", "of the line through the doses", 1, 3, "high"),
+    Column("r2", "R²", "of the line through the doses", 1, 3),
 )
 MOTION = (
     Column("jitter", "jitter", "acceleration over the truth's", 1, 2, "low"),
@@ -113,11 +123,13 @@ MOTION = (
     Column("seconds", "s / frame", "wall seconds of a frame", 1, 2, "low"),
 )  # fmt: skip
 INVARIANCE = (
-    Column("w_batch_largest", "in a batch", "largest difference of w", 1, 6, "low"),
-    Column("w_shuffled_largest", "shuffled", "largest difference of w", 1, 6, "low"),
-    Column("levels_batch_largest", "levels", "largest difference of a pixel, of 255", 1, 0, "low"),
-    Column("w_spread", "sd of w", "for comparison", 1, 3),
-)
+    Column("w_batch", "in a batch", "largest difference of a face's w, over its spread; median", 1,
+           6, "low"),
+    Column("w_batch_largest", "worst", "of all faces", 1, 6, "low"),
+    Column("w_shuffled_largest", "shuffled, worst", "the same in a shuffled batch", 1, 6, "low"),
+    Column("levels_batch_largest", "levels, worst", "largest difference of a pixel, of 255", 1, 0,
+           "low"),
+)  # fmt: skip
 
 
 def as_text(table: Table, columns: Sequence[Column]) -> str:
@@ -186,6 +198,8 @@ def _used(table: Table, columns: Sequence[Column]) -> list[Column]:
 def _cell(column: Column, figure: Figure | None) -> str:
     if figure is None or not math.isfinite(figure.value):
         return "–"
+    if column.exact(figure):
+        return "exact"
     low, high = column.number(figure.low), column.number(figure.high)
     return f"{column.number(figure.value)}<small>{low} … {high}</small>"
 

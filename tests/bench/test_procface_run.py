@@ -254,6 +254,8 @@ def test_cross_talk_by_hand() -> None:
     assert row["stray"] == pytest.approx(0.02)
     assert row["cross_talk"] == pytest.approx(0.25)
     assert row["carried"] == pytest.approx(0.8)
+    (still,) = scoring.score(batch, Answer(look), nets)  # type: ignore[arg-type]
+    assert still["moved"] == 0 and still["cross_talk"] is None
 
 
 def test_summary_by_hand() -> None:
