@@ -27,6 +27,8 @@ from torch import Tensor
 
 from bench.procface.networks import Networks
 from bench.procface.tasks import TASKS, Batch
+from pyfacelat.edits.mix import RECIPES, mix
+from pyfacelat.edits.rows import PUBLISHED_ROWS, row_indices
 from pyfacelat.errors import ConfigError
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.images import from_uint8, to_uint8
@@ -38,9 +40,6 @@ LOOK_ONLY, SWAP = "wplus-look-only", "layer-swap"
 BASELINES = ("reference:0.1", "reference:0.05", "reference:0.01", LOOK_ONLY, SWAP)
 GIVEN = ("A itself", "B itself", "ideal")
 """Pictures that are scored like answers: doing nothing, doing too much, and doing it right."""
-
-SWAP_ROWS = (3, 10, 18)
-"""First row, row after the last, and rows of the generator the published script had."""
 
 CHECKPOINTS = 12
 """Points of the curve of errors over seconds."""
@@ -120,7 +119,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class LayerSwap:
-    """Mixing of inversions: rows first..last - 1 of the answer are B + psi (A - B), the rest A.
+    """Mixing of inversions: some rows of the answer are B + psi (A - B), the rest A.
 
     A and B are inverted by the encoder, where there is one, and the stages of preset `balanced`
     that have no landmark term.
@@ -128,7 +127,7 @@ class LayerSwap:
     Attributes:
         label: as asked for.
         psi: share of A in the mixed rows.
-        rows: first and one past the last of `SWAP_ROWS[2]` rows; scaled to the generator's.
+        rows: which, of the 18 of a 1024 px generator; see `edits.mix`.
         invert: the inversion.
         tasks: those it takes part in; it takes landmarks from pictures only.
 
@@ -136,7 +135,7 @@ class LayerSwap:
 
     label: str
     psi: float
-    rows: tuple[int, int]
+    rows: str
     invert: ProjectionConfig
     tasks: tuple[str, ...] = ("T1", "T2")
 
@@ -153,7 +152,7 @@ class LayerSwap:
     def settings(self) -> dict[str, Any]:
         """As for `Projection`."""
         config = json.loads(self.invert.to_json())
-        return {"kind": SWAP, "psi": self.psi, "rows": list(self.rows), "config": config}
+        return {"kind": SWAP, "psi": self.psi, "rows": self.rows, "config": config}
 
     def answer(self, batch: Batch, nets: Networks, seed: int, *, curve: bool = False) -> Answer:
         """Invert the looks and the targets' pictures, and mix. There is no curve."""
@@ -164,9 +163,7 @@ class LayerSwap:
         a = projector.project(batch.look).ws
         projector = _projector(nets, self.invert, seed, nets.start(batch.target, self.invert))
         b = projector.project(batch.target).ws
-        first, last = self.scaled(a.shape[1])
-        mixed = a.clone()
-        mixed[:, first:last] = b[:, first:last] + self.psi * (a - b)[:, first:last]
+        mixed = mix(a, b, self.rows, psi=self.psi, of=PUBLISHED_ROWS)
         with torch.no_grad():
             images = nets.generator.synthesis(mixed.to(nets.device))
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
@@ -174,11 +171,6 @@ class LayerSwap:
         return Answer(
             pictures(to_uint8(images).cpu().numpy()), seconds / count, cpu_seconds / count, mixed
         )
-
-    def scaled(self, num_ws: int) -> tuple[int, int]:
-        """`rows` for a generator with `num_ws` rows; at least one row."""
-        first, last = (round(row * num_ws / SWAP_ROWS[2]) for row in self.rows)
-        return first, max(last, first + 1)
 
 
 Method = Projection | LayerSwap
@@ -267,22 +259,15 @@ def _configure(preset: str, options: Sequence[str], label: str) -> ProjectionCon
 
 
 def _layer_swap(label: str, options: Sequence[str]) -> LayerSwap:
-    psi, rows = 0.5, SWAP_ROWS[:2]
+    published = RECIPES["expression"]
+    psi, rows = published.psi, "{}-{}".format(*published.rows)
     for option in options:
         name, _, value = option.partition("=")
         if name == "psi":
             psi = _number(value, label, name)
         elif name == "rows":
-            first, _, last = value.partition("-")
-            rows = (
-                int(_number(first, label, name, whole=True)),
-                int(_number(last, label, name, whole=True)),
-            )
-            if not 0 <= rows[0] < rows[1] <= SWAP_ROWS[2]:
-                raise ConfigError(
-                    f"method: {label!r}: rows: expected FIRST-LAST, 0 <= FIRST < LAST <= "
-                    f"{SWAP_ROWS[2]}, got {value!r}"
-                )
+            row_indices(value, PUBLISHED_ROWS)  # so that a bad one is refused now
+            rows = value
         else:
             raise ConfigError(f"method: {label!r}: expected psi= or rows=, got {option!r}")
     balanced = make_config("balanced")

@@ -49,15 +49,13 @@ def test_baselines_parse_and_weights_of_one_preset_are_a_family() -> None:
     assert methods[3].family == "wplus-look-only"
 
 
-def test_layer_swap_rows_scale_with_the_generator() -> None:
+def test_layer_swap() -> None:
     (swap,) = parse("layer-swap")
-    assert isinstance(swap, LayerSwap) and swap.psi == 0.5
-    assert swap.scaled(18) == (3, 10)
-    assert swap.scaled(10) == (2, 6)  # 64 px
-    assert swap.scaled(12) == (2, 7)  # 128 px
+    assert isinstance(swap, LayerSwap) and (swap.psi, swap.rows) == (0.5, "3-10")
     assert all(stage.weights.get("landmark", 0) == 0 for stage in swap.invert.stages)
+    assert swap.steps == 2 * swap.invert.steps
     (other,) = parse("layer-swap:psi=0:rows=0-18")
-    assert isinstance(other, LayerSwap) and (other.psi, other.scaled(12)) == (0, (0, 12))
+    assert isinstance(other, LayerSwap) and (other.psi, other.rows) == (0, "0-18")
     assert swap.settings() != other.settings()
 
 
@@ -80,8 +78,9 @@ def test_following_frames_keep_to_the_landmark_stages() -> None:
         ("balanced:pixel=-1", "pixel"),
         ("balanced:space=z", "space"),
         ("reference:heavy", "landmark: expected a number, got 'heavy'"),
-        ("layer-swap:rows=5-2", "FIRST < LAST"),
-        ("layer-swap:rows=5", "whole number"),
+        ("layer-swap:rows=5-2", "at least one"),
+        ("layer-swap:rows=0-30", "within 18 rows"),
+        ("layer-swap:psi=half", "psi: expected a number"),
         ("layer-swap:steps=5", "expected psi= or rows="),
     ],
 )
