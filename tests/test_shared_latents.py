@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ for _ in range(60):
         ("a.pt", {"w": Nasty()}, "nothing was imported or run"),
         ("a.npy", {"w": Nasty()}, "nothing was imported or run"),
         ("a.npy", {"w": {"w": {"w": {"w": {"w": W.numpy()}}}}}, "deeper nesting"),
-        ("a.pt", {"w": SHARED}, "is a list, not an array"),
+        ("a.pt", {"w": SHARED}, "a list of something else than numbers"),
         ("a.npy", np.array([{}, {}], object), "only a single dict"),
         ("a.npy", np.array(None, object), "is None, not an array"),
         ("a.npz", {"w": np.array([{}], object)}, "objects|expected one of"),
@@ -194,3 +195,28 @@ def test_refusals(name: str, value: Any, reason: str, tmp_path: Path) -> None:
         latents.load_latents(path)
     assert caught.value.file == str(path) and len(str(caught.value)) < 500
     assert set(sys.modules) == before
+
+
+def nested(leaf: Any, width: int = 1000) -> Any:
+    """Three dicts of one dict each, in a thousand places: 10^9 leaves in a small file."""
+    for _ in range(3):
+        leaf = {str(i): leaf for i in range(width)}
+    return leaf
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        nested({}),
+        nested([1.0]),
+        {str(i): numbers for numbers in ([1.0] * 60_000,) for i in range(1000)},
+        {str(i): rows for rows in ([torch.zeros(0)] * 1000,) for i in range(1000)},
+        [1.5] * 100_000 + ["x"],
+    ],
+)
+def test_what_is_shared_is_paid_for(value: Any, tmp_path: Path) -> None:
+    path = saved(tmp_path, "a.pt", value)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match="more values than|more memory|not an array"):
+        latents.load_latents(path)
+    assert time.process_time() - start < 5

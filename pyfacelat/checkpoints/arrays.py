@@ -37,6 +37,7 @@ MAX_ARRAY_FILE_BYTES = 1 << 30
 _MAX_ARRAYS = 1024
 _MAX_DEPTH = 4
 _MAX_LIST = 1 << 16
+_MAX_VISITS = 20_000
 _MAX_HEADER_BYTES = 4096
 _MAX_NAME_CHARS = 200
 _DTYPES = ("<f2", "<f4", "<f8")
@@ -86,20 +87,33 @@ def _read(source: Source) -> dict[str, Tensor]:
 
 
 def _flatten(source: Source, value: object) -> dict[str, Tensor]:
+    """Every array in nested dicts and lists, by its path."""
     out: dict[str, Tensor] = {}
+    visits = 0
+
+    def visit(place: str) -> None:
+        # One container may stand in many places, each of which is walked.
+        nonlocal visits
+        visits += 1
+        if visits > _MAX_VISITS or len(out) >= _MAX_ARRAYS:
+            source.fail("more values than files of arrays have", place)
 
     def add(name: str, value: Any, depth: int) -> None:
         place = f"entry {shown(name)}" if name else ""
+        visit(place)
         if type(value) in (dict, InertDict):
-            if depth >= _MAX_DEPTH or len(value) > _MAX_ARRAYS:
-                source.fail("more entries, or deeper nesting, than files of arrays have", place)
+            if depth >= _MAX_DEPTH:
+                source.fail("deeper nesting than files of arrays have", place)
             for key, item in value.items():
                 if type(key) is not str or not 0 < len(key) <= _MAX_NAME_CHARS:
                     source.fail(f"an entry called {shown(key)}", place)
                 add(f"{name}/{key}" if name else key, item, depth + 1)
             return
         if type(value) in (list, tuple) and not _is_numbers(value):
-            tensors = [_tensor(source, item, f"{place}[{i}]") for i, item in enumerate(value)]
+            tensors = []
+            for i, item in enumerate(value):
+                visit(place)
+                tensors.append(_tensor(source, item, f"{place}[{i}]"))
             if not tensors or any(x.shape != tensors[0].shape for x in tensors):
                 source.fail("a list of nothing, or of arrays of several shapes", place)
             # Pivots [1, num_ws, w_dim] of several pictures become one batch.
@@ -107,8 +121,6 @@ def _flatten(source: Source, value: object) -> dict[str, Tensor]:
             tensor = torch.cat(tensors) if batch else torch.stack(tensors)
         else:
             tensor = _tensor(source, value, place)
-        if len(out) >= _MAX_ARRAYS:
-            source.fail(f"more than {_MAX_ARRAYS} arrays")
         out[name] = tensor
 
     add("", value, 0)
@@ -126,10 +138,14 @@ def _tensor(source: Source, value: Any, place: str) -> Tensor:
         if array_dtype(value) is None:
             source.fail("an array of objects, or of numbers that are no latents", place)
         tensor = array_tensor(source, value, place)
-    elif type(value) in (list, tuple) and _is_numbers(value):
-        tensor = torch.tensor([float(x) for x in value])
+    elif type(value) in (list, tuple) and len(value) <= _MAX_LIST:
+        # Paid for before it is looked at: it may stand in many places.
+        source.spend_copied(4 * len(value), place)
+        if not _is_numbers(value):
+            source.fail("a list of something else than numbers", place)
+        tensor = torch.tensor([float(x) for x in value], dtype=torch.float64)
     elif type(value) is float:
-        tensor = torch.tensor(value)
+        tensor = torch.tensor(value, dtype=torch.float64)
     else:
         source.fail(f"is {shown(value)}, not an array", place)
     if not tensor.is_floating_point():

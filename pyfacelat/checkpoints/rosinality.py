@@ -23,6 +23,7 @@ from torch import Tensor
 from pyfacelat.files import write_atomically
 
 from .checkpoint import Checkpoint, check_finite, check_shapes, materialise
+from .drawn import NOISE_NOTE, drawn_noise
 from .filters import DEFAULT_TAPS, outer, stored_filters
 from .names import expected_tensors
 from .records import InertDict, NamespaceRecord
@@ -34,7 +35,6 @@ __all__ = ["generator_in", "holds_rosinality", "read_rosinality", "write_rosinal
 
 # Of the mapping network; not in the file, and an argument of no script that writes such files.
 _LR_MULTIPLIER = 0.01
-_NOISE_SEED = 0
 _MAX_LOG2 = 12
 _MAX_TENSORS = 4096
 _PRODUCER = "rosinality stylegan2-pytorch"
@@ -145,7 +145,7 @@ def generator_in(
     silent = not any(theirs in records for theirs, _ in noise.values())
     if silent:
         names = {ours: their for ours, their in names.items() if ours not in noise}
-        notes["noise"] = f"not in the file; drawn with seed {_NOISE_SEED}"
+        notes["noise"] = NOISE_NOTE
     taps = _filters(source, records, "stylegan2-generator", config, prefix, notes)
     config["resample_filter"] = taps
     tensors = _renamed(source, records, names, "stylegan2-generator", config, prefix)
@@ -153,9 +153,7 @@ def generator_in(
         mean = materialise(source, {"latent_avg": average})["latent_avg"]
         tensors["mapping.w_avg"] = mean.reshape(w_dim)
     if silent:
-        random = torch.Generator().manual_seed(_NOISE_SEED)
-        for ours, (_, shape) in noise.items():
-            tensors[ours] = torch.randn(shape[2:], generator=random)
+        tensors |= drawn_noise(source, {ours: shape[2:] for ours, (_, shape) in noise.items()})
     return config, tensors, notes
 
 

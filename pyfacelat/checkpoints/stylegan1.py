@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint, check_shapes, materialise
+from .drawn import NOISE_NOTE, drawn_noise
 from .filters import stored_filters
 from .names import expected_tensors
 from .source import Source
@@ -34,7 +35,6 @@ _SIGNS = {
     "genforce": "synthesis.layer0.first_layer",
 }
 _FUSED_FROM = 128
-_NOISE_SEED = 0
 _MAX_LOG2 = 12
 _BLUR = (1.0, 2.0, 1.0)
 
@@ -93,9 +93,8 @@ def read_stylegan1(
     tensors |= stored_filters(_KIND, config)
     missing = {n: s for n, s in expected_tensors(_KIND, config).items() if n not in tensors}
     if missing:  # maps of noise; everything else has a rule
-        notes["noise"] = f"not in the file; drawn with seed {_NOISE_SEED}"
-        random = torch.Generator().manual_seed(_NOISE_SEED)
-        tensors |= {name: torch.randn(shape, generator=random) for name, shape in missing.items()}
+        notes["noise"] = NOISE_NOTE
+        tensors |= drawn_noise(source, missing)
     return Checkpoint(_KIND, config, tensors, notes, source.name)
 
 

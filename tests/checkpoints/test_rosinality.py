@@ -136,6 +136,15 @@ def test_files_without_noise_or_filters(tmp_path: Path) -> None:
     zoo.load_generator(tmp_path / "g.pt")
 
 
+def test_small_files_cannot_ask_for_much_noise(tmp_path: Path) -> None:
+    widths = {2**i: 1 for i in range(2, 12)}
+    state = plain.generator_state(2048, dim=2, layers=1, widths=widths, noises=False)
+    path = save(tmp_path / "g.pt", {"g_ema": state})
+    assert path.stat().st_size < 200_000
+    with pytest.raises(CheckpointError, match="drawn up to 1024 pixels, this one has 2048"):
+        checkpoints.read(path)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
