@@ -56,6 +56,8 @@ class S3FDConfig:
 class S3FD(nn.Module):
     """Photographs to scored boxes; `config` is the `S3FDConfig` it was built from."""
 
+    mean: Tensor
+
     def __init__(self, config: S3FDConfig) -> None:
         super().__init__()
         self.config = config
@@ -76,6 +78,8 @@ class S3FD(nn.Module):
                 self.add_module(name, ChannelNorm(factor * width))
             self._conv(f"{name}_mbox_conf", factor * width, 2 if level else 4, 3)
             self._conv(f"{name}_mbox_loc", factor * width, 4, 3)
+        mean = torch.tensor(_MEAN_BGR).reshape(3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
 
     def _conv(
         self, name: str, fan_in: int, fan_out: int, size: int, stride: int = 1, padding: int = -1
@@ -97,8 +101,7 @@ class S3FD(nn.Module):
             ValueError: images have a wrong shape.
         """
         check_images(images, least=_SMALLEST)
-        mean = torch.tensor(_MEAN_BGR, dtype=images.dtype, device=images.device)
-        x = (images.flip(1) + 1) * 127.5 - mean[:, None, None]
+        x = (images.flip(1) + 1) * 127.5 - self.mean
         part = self.get_submodule
         maps: list[Tensor] = []
         for stage, (_, count) in enumerate(_STAGES, 1):
