@@ -17,7 +17,8 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from pyfacelat import checkpoints
-from pyfacelat.checkpoints.flame import read_deca, read_flame, read_landmark_embedding
+from pyfacelat.checkpoints.deca import read_deca
+from pyfacelat.checkpoints.flame import read_flame, read_landmark_embedding
 from pyfacelat.errors import CheckpointError
 
 V, J, B, F = 23, 5, 7, 11
