@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .records import ArrayRecord
 from .source import Source
+from .storages import Storage, TensorRecord
 
-__all__ = ["array_dtype", "array_tensor"]
+__all__ = ["array_dtype", "array_tensor", "as_tensor_record"]
 
 _DTYPES: dict[str, torch.dtype] = {
     "b1": torch.bool, "i1": torch.int8, "i2": torch.int16, "i4": torch.int32, "i8": torch.int64,
@@ -38,3 +41,27 @@ def array_tensor(source: Source, record: ArrayRecord, place: str) -> Tensor:
     flat = np.frombuffer(record.data, np.dtype("<" + record.dtype))
     array = flat.reshape(record.shape, order="F" if record.fortran else "C")
     return torch.from_numpy(np.array(array, order="C"))
+
+
+def as_tensor_record(source: Source, value: ArrayRecord | float, place: str) -> TensorRecord:
+    """An array, or a single number in float32, as the record of a tensor.
+
+    Raises:
+        CheckpointError: as `array_tensor`.
+    """
+    if not isinstance(value, ArrayRecord):
+        storage = Storage(place, torch.float32, 1)
+        storage.data = memoryview(struct.pack("<f", value))
+        return TensorRecord(storage, 0, (), ())
+    dtype = array_dtype(value)
+    if dtype is None or value.shape is None:
+        source.fail(f"an array of {value.dtype or 'nothing'}", place)
+    storage = Storage(place, dtype, len(value.data) // dtype.itemsize)
+    storage.data = value.data
+    strides, step = [], 1
+    for side in value.shape if value.fortran else reversed(value.shape):
+        strides.append(step)
+        step *= side
+    return TensorRecord(
+        storage, 0, value.shape, tuple(strides if value.fortran else reversed(strides))
+    )

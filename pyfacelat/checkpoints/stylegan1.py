@@ -1,11 +1,12 @@
-"""StyleGAN (2019) in the two layouts of state dicts in which its weights are shared.
+"""StyleGAN (2019) in the layouts in which its weights are shared.
 
+- "official": the variables of NVIDIA's pickles, from which the others were made: HWIO, [in, out].
 - "lernapparat" (Thomas Viehmann's port, used by FaceSpace): g_mapping.dense0.weight,
   g_synthesis.blocks.8x8.conv0_up.weight, ... No maps of noise and no average of w.
 - "genforce" (InterFaceGAN): mapping.dense0.linear.weight, synthesis.layer2.conv.weight, ...
   with noise, average, and the toRGB of every level of detail, of which the last counts.
 
-Both hold NVIDIA's numbers. What differs from our form of the network: kernels of layers that NVIDIA
+All hold the same numbers. What differs from our form of the network: kernels of layers that NVIDIA
 fuses with the doubling, from 128 pixels on, are turned by 180 degrees (and HWIO at genforce), and
 biases of the mapping are larger by sqrt(2), since its gain comes before the activation there.
 """
@@ -33,6 +34,7 @@ _KIND = "stylegan1-generator"
 _SIGNS = {
     "lernapparat": "g_synthesis.blocks.4x4.const",
     "genforce": "synthesis.layer0.first_layer",
+    "official": "synthesis/4x4/Const/StyleMod/weight",
 }
 _FUSED_FROM = 128
 _MAX_LOG2 = 12
@@ -76,13 +78,12 @@ def read_stylegan1(
     if part != "generator":
         source.fail(f"holds a StyleGAN generator, and no {part}")
     records = dict(records)
-    reader = (
-        _Lernapparat(source, records) if layout == "lernapparat" else _Genforce(source, records)
-    )
+    reader = _LAYOUTS[layout](source, records)
     config = reader.config()
     rules = reader.rules(expected_tensors(_KIND, config), config)
     reader.drop(config)
-    notes = {"format": form, "producer": f"{layout}'s port of StyleGAN"}
+    producer = "NVIDIA StyleGAN" if layout == "official" else f"{layout}'s port of StyleGAN"
+    notes = {"format": form, "producer": producer}
     expected = {rule.name: rule.shape for rule in rules.values()}
     check_shapes(source, expected, {name: record.size for name, record in records.items()})
     for name, record in records.items():
@@ -110,9 +111,17 @@ def _turned(x: Tensor) -> Tensor:
     return x.flip(2, 3)
 
 
+def _oihw(x: Tensor) -> Tensor:
+    return x.permute(3, 2, 0, 1)
+
+
+def _hwio(shape: _Shape) -> _Shape:
+    return shape[2], shape[3], shape[1], shape[0]
+
+
 def _fused(x: Tensor) -> Tensor:
     """HWIO, turned."""
-    return x.permute(3, 2, 0, 1).flip(2, 3)
+    return _oihw(x).flip(2, 3)
 
 
 def _smaller(x: Tensor) -> Tensor:
@@ -120,7 +129,9 @@ def _smaller(x: Tensor) -> Tensor:
 
 
 class _Reader:
-    """What both layouts have in common: sizes from shapes, and names from tables."""
+    """What the layouts have in common: sizes from shapes, and names from tables."""
+
+    out_axis = 0  # of a convolution's weight
 
     def __init__(self, source: Source, records: dict[str, TensorRecord]) -> None:
         self.source = source
@@ -142,15 +153,38 @@ class _Reader:
         """Their name of the weight of a convolution; layer is conv0 or conv1."""
         raise NotImplementedError
 
+    def config(self) -> dict[str, Any]:
+        """Fields of `StyleGAN1Config`."""
+        raise NotImplementedError
+
+    def rules(self, shapes: Mapping[str, _Shape], config: Mapping[str, Any]) -> dict[str, _Rule]:
+        """Our name -> rule, of everything but filters and maps of noise that are not there."""
+        raise NotImplementedError
+
+    def drop(self, config: Mapping[str, Any]) -> None:
+        """Take out of the records what a finished network does not use, after checking it."""
+        raise NotImplementedError
+
+    def level_of_detail(self, name: str) -> None:
+        level = self.records.pop(name, None)
+        if level is not None and not (
+            level.size == () and float(level.values(self.source, name)) == 0.0
+        ):
+            self.source.fail("is not 0: the network has not grown to the end", name)
+
     def common_config(self, res: int, colours: int, average: bool) -> dict[str, Any]:
         layers = 1
         while self.dense(layers, "weight") in self.records and layers < 64:
             layers += 1
-        channels = {4: self.size(self.convolution(4, "conv1"), 4)[0]}
-        for log2 in range(3, res.bit_length()):
-            channels[1 << log2] = self.size(self.convolution(1 << log2, "conv1"), 4)[0]
-        w_dim = self.size(self.dense(layers - 1, "weight"), 2)[0]
-        hidden, z_dim = self.size(self.dense(0, "weight"), 2)
+        # Both channels of the second convolution of a resolution are its width.
+        channels = {
+            1 << log2: self.size(self.convolution(1 << log2, "conv1"), 4)[self.out_axis]
+            for log2 in range(2, res.bit_length())
+        }
+        # Out and in, or in and out.
+        order = 1 if self.out_axis == 0 else -1
+        w_dim = self.size(self.dense(layers - 1, "weight"), 2)[::order][0]
+        hidden, z_dim = self.size(self.dense(0, "weight"), 2)[::order]
         return {
             "z_dim": z_dim,
             "c_dim": 0,
@@ -298,11 +332,7 @@ class _Genforce(_Reader):
         return _Rule(f"{scope}.epilogue.{name}", shape, _same)
 
     def drop(self, config: Mapping[str, Any]) -> None:
-        """What a finished network does not use: the other outputs, its level of detail, its psi."""
-        level = self.records.pop("synthesis.lod", None)
-        if level is not None:
-            if level.size != () or not float(level.values(self.source, "synthesis.lod")) == 0.0:
-                self.source.fail("is not 0: the network has not grown to the end", "synthesis.lod")
+        self.level_of_detail("synthesis.lod")
         self.records.pop("truncation.truncation", None)
         last = config["img_resolution"].bit_length() - 3
         for k in range(last):
@@ -311,3 +341,71 @@ class _Genforce(_Reader):
         for res, width in config["channels"].items():
             if res > 4:
                 self.blur(f"{self.layer(res, 'conv0')}.blur.kernel", width)
+
+
+class _Official(_Reader):
+    out_axis = 3
+
+    def dense(self, i: int, leaf: str) -> str:
+        return f"mapping/Dense{i}/{leaf}"
+
+    def scope(self, res: int, layer: str) -> str:
+        names = ("Const", "Conv") if res == 4 else ("Conv0_up", "Conv1")
+        return f"synthesis/{res}x{res}/{names[layer == 'conv1']}"
+
+    def convolution(self, res: int, layer: str) -> str:
+        return f"{self.scope(res, layer)}/weight"
+
+    def config(self) -> dict[str, Any]:
+        log2 = 2
+        while self.convolution(2 << log2, "conv1") in self.records and log2 < _MAX_LOG2:
+            log2 += 1
+        colours = self.size("synthesis/ToRGB_lod0/weight", 4)[3]
+        return self.common_config(1 << log2, colours, "dlatent_avg" in self.records)
+
+    def rules(self, shapes: Mapping[str, _Shape], config: Mapping[str, Any]) -> dict[str, _Rule]:
+        names = [name for name in shapes if not name.endswith("resample_filter")]
+        return {ours: self._rule(ours, shapes[ours]) for ours in names}
+
+    def _rule(self, ours: str, shape: _Shape) -> _Rule:
+        if ours == "mapping.w_avg":
+            return _Rule("dlatent_avg", shape, _same)
+        mapping = re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", ours)
+        if mapping:
+            name = self.dense(int(mapping[1]), mapping[2])
+            return _Rule(name, shape[::-1], _smaller if mapping[2] == "bias" else Tensor.t)
+        if ours.startswith("synthesis.torgb."):
+            name = f"synthesis/ToRGB_lod0/{ours.rsplit('.', 1)[1]}"
+            return (
+                _Rule(name, _hwio(shape), _oihw) if len(shape) == 4 else _Rule(name, shape, _same)
+            )
+        _, block, *rest = ours.split(".")
+        res = int(block[1:])
+        if rest == ["const"]:
+            return _Rule("synthesis/4x4/Const/const", (1, *shape), _first)
+        layer, leaf = rest[0], ".".join(rest[1:])
+        scope = self.scope(res, layer)
+        if leaf == "weight":
+            fused = layer == "conv0" and res >= _FUSED_FROM
+            return _Rule(f"{scope}/weight", _hwio(shape), _fused if fused else _oihw)
+        if leaf == "noise_const":
+            index = 2 * res.bit_length() - 6 + int(layer == "conv1")
+            return _Rule(f"synthesis/noise{index}", (1, 1, *shape), lambda x: x[0, 0])
+        if leaf == "affine.weight":
+            return _Rule(f"{scope}/StyleMod/weight", shape[::-1], Tensor.t)
+        names = {"bias": "bias", "noise_strength": "Noise/weight", "affine.bias": "StyleMod/bias"}
+        return _Rule(f"{scope}/{names[leaf]}", shape, _same)
+
+    def drop(self, config: Mapping[str, Any]) -> None:
+        self.level_of_detail("synthesis/lod")
+        self.records.pop("lod", None)
+        for k in range(1, len(config["channels"])):
+            for leaf in ("weight", "bias"):
+                self.records.pop(f"synthesis/ToRGB_lod{k}/{leaf}", None)
+
+
+_LAYOUTS: dict[str, type[_Reader]] = {
+    "lernapparat": _Lernapparat,
+    "genforce": _Genforce,
+    "official": _Official,
+}

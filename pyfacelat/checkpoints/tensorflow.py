@@ -1,4 +1,4 @@
-"""NVIDIA's pickles of the TensorFlow era: StyleGAN2, and StyleGAN2-ADA before its torch version.
+"""NVIDIA's pickles of the TensorFlow era: StyleGAN, StyleGAN2, and ADA before its torch version.
 
 A file is a tuple (G, D, Gs) of `dnnlib.tflib.network.Network`, each a dict of attributes: version,
 static_kwargs, components (networks of their own), variables (pairs of name and value), and source
@@ -10,6 +10,8 @@ code:
 - biases of style transforms lack the 1 that the code adds;
 - maps of noise are counted through: at resolution r, 2 log2(r) - 5 and 2 log2(r) - 4;
 - the widths' base counts from half the resolution.
+
+StyleGAN (2019) comes in the same files; `stylegan1` reads its variables.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch import Tensor
 from .checkpoint import Checkpoint, check_finite, check_shapes
 from .filters import stored_filters
 from .names import expected_tensors
-from .ndarrays import array_dtype, array_tensor
+from .ndarrays import array_dtype, array_tensor, as_tensor_record
 from .options import (
     ACTIVATION,
     ARCHITECTURE,
@@ -43,6 +45,7 @@ from .options import (
 )
 from .records import ArrayRecord, InertDict, NetworkRecord
 from .source import Source, shown
+from .stylegan1 import read_stylegan1, stylegan1_layout
 
 __all__ = ["holds_tensorflow", "read_tensorflow"]
 
@@ -102,6 +105,36 @@ _FIXED: dict[str, Any] = {
     "use_instance_norm": False,
     "blur_filter": None,
 }
+# StyleGAN (2019): sizes follow from the variables, so that few options are left to look at.
+_STYLEGAN1: Table = {
+    key: ("", check, default)
+    for key, check, default in (
+        ("resolution", RESOLUTION, 1024),
+        ("num_channels", integer(1, 64), 3),
+        ("latent_size", WIDTH, 512),
+        ("dlatent_size", WIDTH, 512),
+        ("mapping_layers", integer(1, 64), 8),
+        ("mapping_fmaps", WIDTH, 512),
+        ("fmap_base", integer(1, 1 << 23), 8192),
+        ("fmap_max", WIDTH, 512),
+    )
+}
+_STYLEGAN1_FIXED: dict[str, Any] = {
+    "label_size": 0,
+    "mapping_lrmul": 0.01,
+    "mapping_nonlinearity": "lrelu",
+    "nonlinearity": "lrelu",
+    "normalize_latents": True,
+    "use_wscale": True,
+    "use_styles": True,
+    "const_input_layer": True,
+    "use_noise": True,
+    "use_pixel_norm": False,
+    "use_instance_norm": True,
+    "fused_scale": "auto",
+    "blur_filter": [1, 2, 1],
+    "fmap_decay": 1.0,
+}
 # They choose an implementation, or matter in training or for other outputs only.
 _IGNORED = frozenset(
     "truncation_psi truncation_cutoff truncation_psi_val truncation_cutoff_val style_mixing_prob "
@@ -137,6 +170,9 @@ def read_tensorflow(source: Source, top: object, part: str) -> Checkpoint:
     network = networks[index] if len(networks) > 1 else networks[0]
     state = _state(source, network, entry)
     variables = _variables(source, network, entry)
+    if stylegan1_layout(variables) == "official":
+        return _stylegan1(source, state, variables, entry, part)
+    _check_version(source, state, entry)
     options: Any = state.get("static_kwargs")
     if type(options) in (dict, InertDict):
         for key in _FIXED.keys() & options.keys():
@@ -171,15 +207,41 @@ def _state(source: Source, network: NetworkRecord, place: str) -> dict[str, Any]
     state = network.state
     if state is None:
         source.fail("a network without content", place)
+    return state
+
+
+def _check_version(source: Source, state: dict[str, Any], place: str) -> None:
     version = state.get("version")
     if type(version) is not int or version < _OLDEST_VERSION:
         source.fail(
-            f"a network of version {shown(version)}: StyleGAN (2019), Progressive GAN or an early "
-            f"StyleGAN2. Of the TensorFlow era, only StyleGAN2 of version {_OLDEST_VERSION} and "
-            "later is read",
+            f"a network of version {shown(version)}: Progressive GAN, a discriminator of StyleGAN "
+            f"(2019) or an early StyleGAN2. Of the TensorFlow era, StyleGAN's generator and "
+            f"StyleGAN2 of version {_OLDEST_VERSION} and later are read",
             place,
         )
-    return state
+
+
+def _stylegan1(
+    source: Source, state: dict[str, Any], variables: dict[str, Any], entry: str, part: str
+) -> Checkpoint:
+    options: Any = state.get("static_kwargs")
+    take(source, options, _STYLEGAN1, f"{entry}.static_kwargs", _STYLEGAN1_FIXED.keys() | _IGNORED)
+    for key in _STYLEGAN1_FIXED.keys() & options.keys():
+        value, expected = options[key], _STYLEGAN1_FIXED[key]
+        if type(value) is not type(expected) or value != expected:
+            place = f"{entry}.static_kwargs.{key}"
+            source.fail(f"is {shown(value)}; only {expected} is supported", place)
+    records = {
+        name: as_tensor_record(source, value, f"{entry}.{name}")
+        for name, value in variables.items()
+    }
+    out = read_stylegan1(source, records, part, "nvidia-pickle")
+    resolution = options.get("resolution", out.config["img_resolution"])
+    if resolution != out.config["img_resolution"]:
+        reason = f"is {resolution}, the variables say {out.config['img_resolution']}"
+        source.fail(reason, f"{entry}.static_kwargs.resolution")
+    out.metadata["entry"] = entry
+    return out
 
 
 def _variables(source: Source, network: NetworkRecord, place: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from pyfacelat.nets.stylegan1 import StyleGAN1, StyleGAN1Config
 from pyfacelat.nets.stylegan2 import Generator
 from tests.nets import plain_stylegan1 as plain
 
+from . import tf_writer
+
 WIDTHS = {4: 8, 8: 7, 16: 6, 32: 5, 64: 4, 128: 3, 256: 2}
 
 
@@ -31,14 +33,38 @@ def random_ws(net: Any, count: int = 2) -> torch.Tensor:
     return torch.randn(count, net.num_ws, net.w_dim, dtype=torch.float64, generator=random)
 
 
+OFFICIAL: dict[str, Any] = {
+    "num_channels": 3,
+    "label_size": 0,
+    "mapping_layers": 3,
+    "style_mixing_prob": 0.9,
+    "truncation_psi": 0.7,
+    "blur_filter": [1, 2, 1],
+    "structure": "auto",
+}
+
+
+def official(s: dict[str, Any], size: int, protocol: int = 3, **options: Any) -> bytes:
+    """(G, D, Gs) as in NVIDIA's own pickles of 2019."""
+    parts: dict[str, dict[str, Any]] = {"": {}, "mapping": {}, "synthesis": {}}
+    for name, value in s.items():
+        part = "" if name == "dlatent_avg" else "mapping" if name[:5] == "Dense" else "synthesis"
+        parts[part][name] = value.numpy() if value.ndim else value.numpy()[()]
+    network = ({**OFFICIAL, "resolution": size, **options}, parts)
+    d: tuple[Any, Any] = ({"resolution": size}, {"": {"lod": 0.0}})
+    return tf_writer.dump([network, d, network], version=3, protocol=protocol)
+
+
 @pytest.mark.parametrize("size", [4, 16, 256])
-@pytest.mark.parametrize("layout", ["lernapparat", "genforce"])
+@pytest.mark.parametrize("layout", ["lernapparat", "genforce", "official"])
 def test_outputs_are_those_of_the_original(size: int, layout: str, tmp_path: Path) -> None:
     s = plain.weights(size, WIDTHS)
     state = plain.lernapparat(s, size, average=True)
     if layout == "genforce":
         state = plain.genforce(s, size)
     path = save(tmp_path / "stylegan.pt", state, zipped=layout == "genforce")
+    if layout == "official":
+        path.write_bytes(official(s, size))
     net = zoo.load_generator(path, dtype=torch.float64)
     assert isinstance(net, StyleGAN1) and isinstance(net, Generator)
     assert (net.img_resolution, net.z_dim, net.w_dim) == (size, 6, 7)
@@ -55,7 +81,7 @@ def test_outputs_are_those_of_the_original(size: int, layout: str, tmp_path: Pat
     torch.testing.assert_close(psi[:, 1], w, rtol=1e-6, atol=1e-6)
 
     ws = random_ws(net)
-    for noise in (True, False) if layout == "genforce" else (False,):
+    for noise in (True, False) if layout != "lernapparat" else (False,):
         mode = "const" if noise else "none"
         expected = plain.synthesize(plain.double(s), size, ws, noise)
         found = net.synthesis(ws, noise_mode=mode)
@@ -189,6 +215,37 @@ def test_it_can_be_projected_into(average: bool, tmp_path: Path) -> None:
     assert bool(torch.isfinite(result.ws).all())
     result.save(tmp_path / "out")
     assert (tmp_path / "out/projected_w.npz").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_official_pickles(protocol: int, tmp_path: Path) -> None:
+    s = plain.weights(128, WIDTHS)
+    path = tmp_path / "karras2019stylegan-ffhq.pkl"
+    path.write_bytes(official(s, 128, protocol))
+    found = checkpoints.read(path)
+    other = checkpoints.read(save(tmp_path / "a.pth", plain.genforce(s, 128)))
+    assert found.config == other.config and found.metadata["producer"] == "NVIDIA StyleGAN"
+    assert all(torch.equal(found.tensors[name], value) for name, value in other.tensors.items())
+    assert inspect(path).parts[0].facts["resolution"] == 128
+    with pytest.raises(CheckpointError, match="a discriminator of StyleGAN"):
+        checkpoints.read(path, part="discriminator")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"resolution": 16}, r"resolution: is 16, the variables say 8"),
+        ({"label_size": 3}, "label_size: is 3; only 0"),
+        ({"fused_scale": True}, "fused_scale: is True; only auto"),
+        ({"blur_filter": None}, "blur_filter"),
+        ({"secret": 1}, "unknown option"),
+    ],
+)
+def test_official_options(options: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "g.pkl"
+    path.write_bytes(official(plain.weights(8, WIDTHS), 8, **options))
+    with pytest.raises(CheckpointError, match=reason):
+        checkpoints.read(path)
 
 
 def test_other_parts_are_not_there(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_older_networks_are_named(version: Any, tmp_path: Path) -> None:
     path = tmp_path / "stylegan1.pkl"
     parts = tf.generator_variables(tf.SMALL)
     path.write_bytes(tf.dump([(tf.SMALL, parts)], version=version))
-    with pytest.raises(CheckpointError, match=r"StyleGAN \(2019\), Progressive GAN"):
+    with pytest.raises(CheckpointError, match="Progressive GAN, a disc"):
         checkpoints.read(path)
 
 
