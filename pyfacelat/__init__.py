@@ -32,6 +32,8 @@ from pyfacelat.version import __version__
 if TYPE_CHECKING:
     from pyfacelat.images import load_image as load_image
     from pyfacelat.ops import backend_report as backend_report
+    from pyfacelat.photographs import align as align
+    from pyfacelat.photographs import detect_landmarks as detect_landmarks
     from pyfacelat.projection import ProjectionResult as ProjectionResult
     from pyfacelat.projection import Projector as Projector
     from pyfacelat.projection import project as project
@@ -40,7 +42,9 @@ if TYPE_CHECKING:
 _LAZY = {
     "ProjectionResult": "pyfacelat.projection",
     "Projector": "pyfacelat.projection",
+    "align": "pyfacelat.photographs",
     "backend_report": "pyfacelat.ops",
+    "detect_landmarks": "pyfacelat.photographs",
     "load_generator": "pyfacelat.zoo",
     "load_image": "pyfacelat.images",
     "project": "pyfacelat.projection",
@@ -59,7 +63,9 @@ __all__ = [
     "ProjectionResult",
     "Projector",
     "__version__",
+    "align",
     "backend_report",
+    "detect_landmarks",
     "load_generator",
     "load_image",
     "project",

@@ -30,6 +30,8 @@ from pyfacelat.files import write_atomically
 ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor"
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+"""What names of such files end in, usually."""
 MAX_PIXELS = 64_000_000
 """Largest image that is decoded, in pixels; known from the header, before decoding."""
 

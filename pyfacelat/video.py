@@ -1,14 +1,15 @@
-"""Write mp4 files with PyAV, which brings its own codecs."""
+"""Write mp4 files, and read videos, with PyAV, which brings its own codecs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from pyfacelat.errors import ImageError
 from pyfacelat.files import temporary_name
 
 
@@ -68,3 +69,26 @@ def write_mp4(
             raise OSError(error.errno, reason, os.fspath(path)) from error
         raise
     return count
+
+
+def read_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray[Any, Any]]:
+    """Frames of a video one after the other, uint8 [H,W,3], upright.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        ImageError: the file is absent, no video, or damaged.
+    """
+    import av
+
+    try:
+        with av.open(os.fspath(path)) as container:
+            if not container.streams.video:
+                raise ImageError(f"{path}: there are no pictures in it")
+            for frame in container.decode(video=0):
+                # The camera's turn, anticlockwise, is not applied by the decoder.
+                quarter_turns = round(frame.rotation / 90) % 4
+                yield np.ascontiguousarray(
+                    np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns)
+                )
+    except (OSError, av.FFmpegError) as error:
+        raise ImageError(f"{path}: not a readable video ({error})") from None

@@ -29,7 +29,7 @@ FLOORS = [
         "video",
     },  # fmt: skip
     {"nets", "procface"},
-    {"zoo", "faces", "losses"},
+    {"zoo", "faces", "losses", "photographs"},
     {"projection", "encode"},
     {"swap", "facespace", "animate", "training", "export", "expgan"},
     {"__init__", "__main__", "cli"},
@@ -48,6 +48,9 @@ WITHIN_A_FLOOR = {
     ("edits", "latents"),
     ("zoo", "losses"),
     ("zoo", "faces"),
+    ("photographs", "faces"),
+    ("photographs", "losses"),
+    ("photographs", "zoo"),
     ("__main__", "cli"),
     ("cli", "__init__"),
 }

@@ -19,7 +19,7 @@ def ramp(height: int = 6, width: int = 8) -> np.ndarray:
     return values.reshape(height, width, 3).astype(np.uint8)
 
 
-def test_range_and_rounding() -> None:
+def test_s9_range_and_rounding() -> None:
     """S9: -1 is 0, 1 is 255, halves round to even, outside is clamped."""
     values = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).expand(3, 1, 5)
     assert images.to_uint8(values)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
@@ -27,7 +27,7 @@ def test_range_and_rounding() -> None:
     assert (images.to_uint8(images.from_uint8(every)).numpy() == every).all()
 
 
-def test_centre_crop_and_resize_equals_pil() -> None:
+def test_s3_centre_crop_and_resize_equals_pil() -> None:
     """S3."""
     array = np.random.default_rng(0).integers(0, 256, (50, 81, 3), dtype=np.uint8)
     expected = Image.fromarray(array).crop((15, 0, 65, 50)).resize((32, 32), Image.LANCZOS)

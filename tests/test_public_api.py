@@ -24,7 +24,9 @@ NAMES = [
     "ProjectionResult",
     "Projector",
     "__version__",
+    "align",
     "backend_report",
+    "detect_landmarks",
     "load_generator",
     "load_image",
     "project",
@@ -49,6 +51,7 @@ KEYWORDS = {
     "perceptual_mask": None,
     "identity": None,
     "discriminator": "auto",
+    "detector": "auto",
 }
 RUN_KEYWORDS = {"outdir": None, "resume": False, "callback": None, "progress": False}
 HEAVY = (

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from pyfacelat.cli.align import align, landmarks
 from pyfacelat.cli.boundary import apply as boundary_apply
 from pyfacelat.cli.boundary import fit as boundary_fit
 from pyfacelat.cli.convert import convert
@@ -53,7 +54,7 @@ _EXIT_CODES: tuple[tuple[type[FacelatError], int], ...] = (
     (LandmarkError, 5),
     (ConfigError, 2),
 )
-_FLAGS = ("--save-video", "--resume", "--json", "--half", "--force")
+_FLAGS = ("--save-video", "--resume", "--json", "--half", "--force", "--smooth")
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -88,7 +89,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (project, mix, morph, edit, demo, convert, inspect, fetch, doctor):
+for _command in (
+    project, align, landmarks, mix, morph, edit, demo, convert, inspect, fetch, doctor,
+):  # fmt: skip
     app.command()(_guarded(_command))
 
 _export = typer.Typer(no_args_is_help=True, help="Write networks for other engines.")

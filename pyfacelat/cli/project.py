@@ -26,6 +26,9 @@ LandmarksArgument = Annotated[
 ]
 
 
+_WORDS: dict[str, bool | str] = {"true": True, "yes": True, "false": False, "no": False}
+
+
 def project(
     look: LookArgument = None,
     landmarks: LandmarksArgument = None,
@@ -73,6 +76,19 @@ def project(
         str | None,
         typer.Option(help="What the look term does not see: none, face, landmarks."),
     ] = None,
+    align: Annotated[
+        str,
+        typer.Option(
+            help="Crop faces out of photographs: auto (where it looks needed), true, false."
+        ),
+    ] = "auto",
+    face: Annotated[
+        str,
+        typer.Option(help="Of several: largest, central, confident, only, or a number from 0."),
+    ] = "largest",
+    detector: Annotated[
+        str, typer.Option(help="auto (S3FD), or a file with such a network.")
+    ] = "auto",
     identity: Annotated[
         str | None, typer.Option(help="Face recognition network, for the identity term.")
     ] = None,
@@ -101,14 +117,14 @@ def project(
 
     Writes latents, noise, pictures, losses and a report to OUTDIR.
     """
-    face = _one("LOOK", "--target-look", look, target_look)
-    if face is None:
+    source = _one("LOOK", "--target-look", look, target_look)
+    if source is None:
         raise typer.BadParameter("give an image as LOOK or with --target-look")
     target = _one("LANDMARKS", "--target-landmarks", landmarks, target_landmarks)
     weights = _terms(loss_weights, perceptual=lpips_weight, landmark=landmark_weight)
     groups = _groups(group_weights)
     run(
-        face,
+        source,
         target,
         outdir=outdir,
         save_video=save_video,
@@ -120,6 +136,9 @@ def project(
         loss_weights=weights or None,
         group_weights=groups,
         pose=pose,
+        align=_WORDS.get(align.lower(), align),
+        face=int(face) if face.isdigit() else face,
+        detector=detector,
         perceptual_mask=perceptual_mask,
         identity=identity,
         discriminator=discriminator,

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from pyfacelat.errors import ConfigError, NonFiniteError
+from pyfacelat.faces.detect import Detector
 from pyfacelat.faces.groups import GroupWeights
 from pyfacelat.images import shrink_to, to_uint8
 from pyfacelat.latents import load_latents
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.ops import backend_report
+from pyfacelat.photographs import FaceFinder, check_face
 from pyfacelat.projection.config import LossWeights, ProjectionConfig, make_config
+from pyfacelat.projection.framing import Framed, check_align, frame_inputs
 from pyfacelat.projection.inputs import Inputs, read_inputs
 from pyfacelat.projection.landmark_term import landmark_term
 from pyfacelat.projection.loop import Callback, Run
@@ -54,7 +57,7 @@ class Projector:
         group_weights: GroupWeights | None = None,
         init: str | os.PathLike[str] | Tensor = "auto",
         align: bool | str = "auto",
-        face: str = "largest",
+        face: str | int = "largest",
         seed: int = 303,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
@@ -64,6 +67,7 @@ class Projector:
         perceptual_mask: str | None = None,
         identity: str | os.PathLike[str] | nn.Module | None = None,
         discriminator: str | os.PathLike[str] | nn.Module = "auto",
+        detector: str | os.PathLike[str] | Detector = "auto",
     ) -> None:
         self.config = make_config(
             preset,
@@ -78,7 +82,9 @@ class Projector:
         )
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype)
-        check_not_yet(align, face, graph)
+        check_align(align)
+        check_face(face)
+        check_not_yet(graph)
         began = time.perf_counter()
         nets = load_networks(
             self.config,
@@ -95,6 +101,8 @@ class Projector:
         self.generator, self.perceptual = nets.generator, nets.perceptual
         self.landmarker, self._encoder = nets.landmarker, nets.encoder
         self._init = self._given_latents(init)
+        self._align = align
+        self._finder = FaceFinder(detector, self.landmarker, face=face, device=self.device)
         self._landmark = landmark_term(
             self.config, self.landmarker, device=self.device, dtype=self.dtype
         )
@@ -132,24 +140,26 @@ class Projector:
     ) -> ProjectionResult:
         if resume and outdir is None:
             raise ConfigError("resume: expected an outdir to resume from, got none")
+        began = time.perf_counter()
         size = self.generator.img_resolution
+        framed = frame_inputs(inputs, self._align, self._finder, size)
         resumable = outdir is not None
         with (
             open_outdir(outdir) as folder,
             named_memory_errors(len(inputs), size, resumable=resumable),
         ):
-            return self._project_into(folder, inputs, resume, callback, progress)
+            return self._project_into(folder, framed, began, resume, callback, progress)
 
     def _project_into(
         self,
         folder: Outdir | None,
-        inputs: Inputs,
+        framed: Framed,
+        began: float,
         resume: bool,
         callback: Callback | None,
         progress: bool,
     ) -> ProjectionResult:
-        began = time.perf_counter()
-        size = self.generator.img_resolution
+        inputs, size = framed.inputs, self.generator.img_resolution
         look = inputs.look_batch(size).to(self.device, self.dtype)
         source = inputs.landmark_batch(size)
         target_image = None if source is None else source.to(self.device, self.dtype)
@@ -182,10 +192,10 @@ class Projector:
                 run(state)
             except NonFiniteError:
                 if folder is not None:  # what was good until then is worth keeping
-                    self._result(run, targets, target_image, {}).save(folder.path)
+                    self._result(run, targets, target_image, framed, {}).save(folder.path)
                 raise
         timings = self._timings | {"prepare": prepared - began} | run.track.seconds
-        result = self._result(run, targets, target_image, timings)
+        result = self._result(run, targets, target_image, framed, timings)
         result.timings["total"] = time.perf_counter() - began
         if folder is not None:
             result.save(folder.path)
@@ -243,6 +253,7 @@ class Projector:
         run: Run,
         targets: Targets,
         target_image: Tensor | None,
+        framed: Framed,
         timings: dict[str, float],
     ) -> ProjectionResult:
         ws = self.space.to_ws(run.theta).contiguous()
@@ -280,6 +291,7 @@ class Projector:
             landmark_image=None if target_image is None else to_uint8(target_image).cpu().numpy(),
             target_landmarks=(targets.points * side).float().cpu(),
             confidence=confidence.float().cpu(),
+            crops=framed.looks,
             history=torch.cat(history) if history else ws.float().cpu()[None],
             generator=self.generator,
         )
@@ -299,7 +311,7 @@ def project(
     group_weights: GroupWeights | None = None,
     init: str | os.PathLike[str] | Tensor = "auto",
     align: bool | str = "auto",
-    face: str = "largest",
+    face: str | int = "largest",
     seed: int = 303,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
@@ -313,13 +325,15 @@ def project(
     perceptual_mask: str | None = None,
     identity: str | os.PathLike[str] | nn.Module | None = None,
     discriminator: str | os.PathLike[str] | nn.Module = "auto",
+    detector: str | os.PathLike[str] | Detector = "auto",
 ) -> ProjectionResult:
     """Project a face into a generator's latent space under a look target and a landmark target.
 
     Args:
         look: the face to look like: a path, a PIL image, a uint8 array [H,W,3], a float tensor
-            [3,H,W] or [N,3,H,W] in [-1, 1], or a list of these (a batch). Images are taken as
-            aligned the FFHQ way; the centred square is resized to the generator's resolution.
+            [3,H,W] or [N,3,H,W] in [-1, 1], or a list of these (a batch). See `align` for what
+            is not framed the FFHQ way; else the centred square is resized to the generator's
+            resolution.
         landmarks: the landmarks to have: the same kinds (read off by the landmark network), or
             points, [68,2] or [N,68,2] in pixels of the look image, or a file of points (json, npy,
             npz, pts, txt), or heat maps, floats [68,h,w] or [N,68,h,w]. None keeps those of `look`.
@@ -338,8 +352,12 @@ def project(
         group_weights: weight by landmark group name, nine weights, or 68.
         init: "mean", "encoder" (sample network only), latents [num_ws,w_dim], or a file of latents;
             "auto" is "encoder" for the sample network unless the preset is "reference".
-        align: False or "auto": the images are aligned already.
-        face: which face of a photograph; only "largest".
+        align: True finds the face in every image, look and landmark image, and crops it the FFHQ
+            way; points then move with their look, and heat maps are those of its crop. False takes
+            images as crops. "auto" crops pictures and files (tensors never) whose landmarks are not
+            where FFHQ's are, if a detector is there, and warns.
+        face: which of several: "largest", "central", "confident", "only" (more are an error), or a
+            number, counted from the left.
         seed: of the noise, in [0, 2^63). Same seed, same bits on CPU; global RNGs are left alone.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: "auto" (float32), "float32" or "float64".
@@ -358,12 +376,15 @@ def project(
             [N,3,S,S] in [-1, 1] to embeddings.
         discriminator: for the discriminator term: a file or module; "auto" is the one in the
             generator's own pickle.
+        detector: what finds faces: "auto" (S3FD, `pyfacelat fetch s3fd`), a file, or a callable
+            from uint8 [H,W,3] to boxes [K,4], [K,5] or landmarks [K,68,2].
 
     Returns:
         a `ProjectionResult`.
 
     Raises:
         ImageError, LandmarkError, ConfigError: a bad argument, before any work.
+        NoFaceError: a photograph has no face, or not the one asked for.
         CheckpointError, MissingWeightsError: a network file is malformed, or absent.
         DeviceError: the device is not there, or out of memory.
         MissingPackageError: `landmark_backend` needs a package that is not installed.
@@ -393,5 +414,6 @@ def project(
         perceptual_mask=perceptual_mask,
         identity=identity,
         discriminator=discriminator,
+        detector=detector,
     )
     return projector._project(inputs, outdir, resume, callback, progress)

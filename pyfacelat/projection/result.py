@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from pyfacelat.errors import OutputError
+from pyfacelat.faces.align import AlignedFace
 from pyfacelat.faces.draw import draw_landmarks
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.faces.landmarks import normalised_error
@@ -53,6 +54,8 @@ class ProjectionResult:
         landmark_image: the image landmarks were taken from, uint8 [N,H,W,3], or None.
         target_landmarks: [N,68,2] float32 pixels.
         history: latents after each step, [steps,N,num_ws,w_dim] float32.
+        crops: for each look the FFHQ crop that was made of a photograph, or None where it was taken
+            as it is.
 
     """
 
@@ -69,6 +72,7 @@ class ProjectionResult:
     target_landmarks: Tensor
     history: Tensor
     confidence: Tensor
+    crops: list[AlignedFace | None] = field(default_factory=list, repr=False)
     generator: Generator | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -90,6 +94,22 @@ class ProjectionResult:
     def pil(self, index: int = 0) -> Image.Image:
         """Image `index` as a PIL image."""
         return Image.fromarray(self.images[index])
+
+    def paste_back(self, index: int = 0, *, feather: float = 0.1) -> np.ndarray[Any, Any]:
+        """Image `index` in the photograph its look was cropped from, uint8 [H,W,3].
+
+        Args:
+            index: of the image.
+            feather: see `faces.align.AlignedFace.paste_back`.
+
+        Raises:
+            ValueError: the look was not cropped here.
+
+        """
+        crop = self.crops[index] if self.crops else None
+        if crop is None:
+            raise ValueError(f"index: look {index} was not cropped from a photograph")
+        return np.asarray(crop.paste_back(self.images[index], feather=feather))
 
     def strip(self, index: int = 0) -> Image.Image:
         """Look, landmark target, result, and result with both sets of landmarks, side by side.
@@ -138,7 +158,8 @@ class ProjectionResult:
         """Write everything; a batch goes to numbered folders `000`, `001`, ...
 
         Written in this order, each file whole or absent: projected_w.npz (key `w`,
-        [1,num_ws,w_dim]), noise.npz, proj.png, target_look.png, target_landmarks.png, strip.png,
+        [1,num_ws,w_dim]), noise.npz, proj.png, pasted.png (in the photograph, if it was cropped
+        from one), target_look.png, target_landmarks.png, strip.png,
         losses.png, result.json, report.html, and proj.mp4 last when `video` is set, so that a
         failing encoder costs nothing but the video.
 
@@ -207,6 +228,8 @@ class ProjectionResult:
         save_latents(folder / "projected_w.npz", self.ws[index : index + 1])
         save_noise(folder / "noise.npz", {name: maps[index] for name, maps in self.noise.items()})
         save_png(folder / "proj.png", self.images[index])
+        if self.crops and self.crops[index] is not None:
+            save_png(folder / "pasted.png", self.paste_back(index))
         save_png(folder / "target_look.png", self.look[index])
         save_png(folder / "target_landmarks.png", self._target(index))
         save_png(folder / "strip.png", self.strip(index))

@@ -35,14 +35,8 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return _DTYPES[name]
 
 
-def check_not_yet(align: bool | str, face: str, graph: bool | str) -> None:
+def check_not_yet(graph: bool | str) -> None:
     """Refuse, in words, what the signature foresees and this version does not do."""
-    if align is not False and align != "auto":
-        raise ConfigError(
-            f'align: expected False or "auto", got {align!r}; this version takes faces'
-            " that are aligned the FFHQ way and does not align photographs"
-        )
-    check_choice("face", face, ("largest",))
     if graph is not False and graph != "auto":
         raise ConfigError(
             f'graph: expected False or "auto", got {graph!r}; this version runs its steps eagerly'

@@ -9,14 +9,14 @@ from pyfacelat.errors import LandmarkError
 from pyfacelat.faces.groups import GROUPS, REFERENCE_WEIGHTS, expand, parse
 
 
-def test_expansion_equals_the_published_table() -> None:
+def test_l4_expansion_equals_the_published_table() -> None:
     """L4."""
     expected = [0.05] * 17 + [1.0] * 10 + [0.1] * 3 + [1.0] * 18 + [5.0] * 20
     for given in (REFERENCE_WEIGHTS, list(REFERENCE_WEIGHTS.values()), torch.tensor(expected)):
         assert torch.equal(expand(given), torch.tensor(expected))
 
 
-def test_point_30_belongs_to_the_lower_nose() -> None:
+def test_l4_point_30_belongs_to_the_lower_nose() -> None:
     """L4: it is in two groups; the later one wins, in whatever order they are named."""
     assert expand({"lower_nose": 7.0, "nose_bridge": 3.0})[27:31].tolist() == [3.0, 3.0, 3.0, 7.0]
 
@@ -28,7 +28,7 @@ def test_groups_cover_all_landmarks() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 10, 67, 69])
-def test_wrong_count(count: int) -> None:
+def test_l4_wrong_count(count: int) -> None:
     with pytest.raises(LandmarkError, match=f"got {count}"):
         expand([1.0] * count)
 

@@ -24,7 +24,7 @@ def some_points(count: int = 2) -> torch.Tensor:
     return 0.1 + 0.8 * torch.rand(count, 68, 2, generator=torch.Generator().manual_seed(0))
 
 
-def test_gaussians_peak_at_their_points() -> None:
+def test_l12_gaussians_peak_at_their_points() -> None:
     """L12: within one cell; with the centroid, within a fifth of one."""
     points = some_points()
     maps = points_to_heatmaps(points, (64, 48))
@@ -135,7 +135,7 @@ class TestFiles:
             load_points(tmp_path / "a.npy")
 
 
-def test_drawing_changes_pixels_only_near_the_lines() -> None:
+def test_l6_drawing_changes_pixels_only_near_the_lines() -> None:
     """L6."""
     image = np.zeros((128, 128, 3), np.uint8)
     points = np.full((68, 2), 64.0)

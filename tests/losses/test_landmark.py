@@ -21,7 +21,7 @@ def weights() -> Tensor:
     return torch.rand(68, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
 
 
-def test_formulas() -> None:
+def test_l3_formulas() -> None:
     """L3, written out for one image."""
     a, b, w = maps(0), maps(1), weights()
     d = (a - b)[1]
@@ -40,13 +40,13 @@ def test_formulas() -> None:
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_gradient(reduction: str) -> None:
+def test_l3_gradient(reduction: str) -> None:
     a, b = maps(0, 2)[:, :, :3, :3].requires_grad_(), maps(1, 2)[:, :, :3, :3]
     assert torch.autograd.gradcheck(HeatmapDistance(weights(), reduction), (a, b))
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_zero_distance_has_a_finite_gradient(reduction: str) -> None:
+def test_l3_zero_distance_has_a_finite_gradient(reduction: str) -> None:
     """L3: the published code gives NaN."""
     a = maps(0).requires_grad_()
     HeatmapDistance(weights(), reduction)(a, a.detach()).sum().backward()
@@ -54,7 +54,7 @@ def test_zero_distance_has_a_finite_gradient(reduction: str) -> None:
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_zero_weight_ignores_the_group(reduction: str) -> None:
+def test_l3_zero_weight_ignores_the_group(reduction: str) -> None:
     """L3."""
     distance = HeatmapDistance(expand({"outer_lip": 0.0}).double(), reduction)
     a, b = maps(0), maps(1)

@@ -9,12 +9,12 @@ from pyfacelat.losses.noise import noise_regulariser, renormalise_
 
 
 @pytest.mark.parametrize("side, levels", [(4, 1), (8, 1), (16, 2), (64, 4)])
-def test_constant_map_gives_two_per_level(side: int, levels: int) -> None:
+def test_s6_constant_map_gives_two_per_level(side: int, levels: int) -> None:
     """S6."""
     assert noise_regulariser([torch.ones(2, side, side)]).tolist() == [2.0 * levels] * 2
 
 
-def test_white_noise_is_nearly_zero() -> None:
+def test_s6_white_noise_is_nearly_zero() -> None:
     """S6."""
     white = torch.randn(1, 256, 256, generator=torch.Generator().manual_seed(0))
     assert noise_regulariser([white]) < 1e-2
@@ -27,7 +27,7 @@ def test_checkerboard_by_hand() -> None:
     assert noise_regulariser([board]).tolist() == [2.0]
 
 
-def test_three_levels_against_plain_loops() -> None:
+def test_s6_three_levels_against_plain_loops() -> None:
     noise = torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected, level = 0.0, noise[0]
     while True:
@@ -41,7 +41,7 @@ def test_three_levels_against_plain_loops() -> None:
     assert float(noise_regulariser([noise])) == pytest.approx(expected, rel=1e-10)
 
 
-def test_gradient() -> None:
+def test_s6_gradient() -> None:
     noise = torch.randn(2, 16, 16, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda n: noise_regulariser([n]), (noise,))
 
@@ -55,7 +55,7 @@ def test_per_image_and_sum_over_maps() -> None:
         noise_regulariser([])
 
 
-def test_renormalise() -> None:
+def test_s7_renormalise() -> None:
     """S7."""
     noise = 3 + 2 * torch.randn(2, 32, 32, generator=torch.Generator().manual_seed(2))
     renormalise_([noise])

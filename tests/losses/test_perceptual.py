@@ -47,7 +47,7 @@ def pair(n=3, size=64, seed=0):
 
 
 @pytest.mark.parametrize("size", [64, 50])
-def test_equals_the_lpips_package(metric, published, size):
+def test_s8_equals_the_lpips_package(metric, published, size):
     a, b = pair(size=size)
     truth_a, ours_a = a.clone().requires_grad_(), a.clone().requires_grad_()
     truth, ours = published(truth_a, b).flatten(), metric(ours_a, b)
@@ -60,7 +60,7 @@ def test_equals_the_lpips_package(metric, published, size):
     assert error.abs().max() < 1e-3 * truth_a.grad.abs().max()
 
 
-def test_equals_the_lpips_package_in_float64(published, states):
+def test_s8_equals_the_lpips_package_in_float64(published, states):
     """Without the ties of rounding, which cost either implementation 2e-3 in float32."""
     a, b = (x.double() for x in pair())
     grads = []
@@ -80,7 +80,7 @@ def test_float64_is_close_to_float32(states):
     assert ((single - double) / double).abs().max() < 1e-5
 
 
-def test_distance_facts(metric):
+def test_s8_distance_facts(metric):
     a, b = pair()
     target = metric.embed(b)
     assert [e.shape[1] for e in target] == [64, 128, 256, 512, 512]

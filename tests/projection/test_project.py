@@ -32,7 +32,7 @@ from .conftest import SIZE, make_generator
 REFERENCE: dict[str, Any] = {"preset": "reference", "space": "w"}
 
 
-def test_loss_falls_below_a_third(nets: dict[str, Any], look: Tensor) -> None:
+def test_l1_loss_falls_below_a_third(nets: dict[str, Any], look: Tensor) -> None:
     """L1: the target is an image of the generator's own."""
     result = pyfacelat.project(look, **nets, **REFERENCE, steps=100)
     total = result.losses["total"][:, 0]
@@ -40,7 +40,7 @@ def test_loss_falls_below_a_third(nets: dict[str, Any], look: Tensor) -> None:
 
 
 @pytest.mark.parametrize("term, other", [("landmark", "perceptual"), ("perceptual", "landmark")])
-def test_each_term_falls_alone(
+def test_l1_each_term_falls_alone(
     nets: dict[str, Any], look: Tensor, pose: Tensor, term: str, other: str
 ) -> None:
     result = pyfacelat.project(look, pose, **nets, **REFERENCE, steps=60, loss_weights={other: 0.0})
@@ -49,7 +49,7 @@ def test_each_term_falls_alone(
     assert other not in result.losses
 
 
-def test_same_seed_same_bits_and_global_rng_untouched(
+def test_l1_same_seed_same_bits_and_global_rng_untouched(
     nets: dict[str, Any], look: Tensor, pose: Tensor
 ) -> None:
     torch.manual_seed(7)
@@ -64,7 +64,7 @@ def test_same_seed_same_bits_and_global_rng_untouched(
     assert not torch.equal(first.ws, other.ws)
 
 
-def test_w_has_equal_rows_and_w_plus_does_not(nets: dict[str, Any], look: Tensor) -> None:
+def test_l2_w_has_equal_rows_and_w_plus_does_not(nets: dict[str, Any], look: Tensor) -> None:
     """L2."""
     w = pyfacelat.project(look, **nets, preset="reference", space="w", steps=10).ws
     w_plus = pyfacelat.project(look, **nets, preset="reference", space="w+", steps=10).ws
@@ -85,7 +85,7 @@ def test_batch_equals_singles(
 
 
 @pytest.mark.parametrize("preset", ["reference", "balanced"])
-def test_saved_latents_and_noise_render_the_saved_image(
+def test_l7_saved_latents_and_noise_render_the_saved_image(
     nets: dict[str, Any], look: Tensor, pose: Tensor, preset: str, tmp_path: Path
 ) -> None:
     """L7, the re-rendering."""
@@ -101,7 +101,7 @@ def test_saved_latents_and_noise_render_the_saved_image(
     assert (to_uint8(image)[0].numpy() == np.asarray(Image.open(tmp_path / "proj.png"))).all()
 
 
-def test_all_files_are_written(nets: dict[str, Any], look: Tensor, tmp_path: Path) -> None:
+def test_l7_all_files_are_written(nets: dict[str, Any], look: Tensor, tmp_path: Path) -> None:
     result = pyfacelat.project(look, **nets, steps=4, outdir=tmp_path)
     result.save(tmp_path, video=True)
     names = {path.name for path in tmp_path.iterdir()}
@@ -118,7 +118,7 @@ def test_all_files_are_written(nets: dict[str, Any], look: Tensor, tmp_path: Pat
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_video_has_a_frame_per_step_and_the_final_one(
+def test_l7_video_has_a_frame_per_step_and_the_final_one(
     nets: dict[str, Any], look: Tensor, tmp_path: Path
 ) -> None:
     av = pytest.importorskip("av")
@@ -159,7 +159,7 @@ def test_losses_are_recorded_per_term_step_and_image(
     assert torch.isfinite(result.losses["total"]).all()
 
 
-def test_points_as_target(nets: dict[str, Any], look: Tensor) -> None:
+def test_l12_points_as_target(nets: dict[str, Any], look: Tensor) -> None:
     """L12, the part that lives here: points in pixels of the look image."""
     points = torch.rand(68, 2) * SIZE
     result = pyfacelat.project(look, points, **nets, steps=2)
@@ -276,7 +276,7 @@ class TestWrongInputs:
             ({"device": "cuda:99"}, DeviceError, "cuda:99"),
             ({"device": "tpu"}, DeviceError, "device"),
             ({"dtype": "float16"}, ConfigError, "dtype: expected one of"),
-            ({"align": True}, ConfigError, "align"),
+            ({"align": "yes"}, ConfigError, "align"),
             ({"face": "smallest"}, ConfigError, "face"),
             ({"graph": True}, ConfigError, "graph"),
             ({"loss_weights": {"lpips": 1.0}}, ConfigError, "expected one of perceptual"),

@@ -84,7 +84,9 @@ def published(
     return w.detach(), totals
 
 
-def test_equals_the_published_algorithm(nets: dict[str, Any], look: Tensor, pose: Tensor) -> None:
+def test_l1_equals_the_published_algorithm(
+    nets: dict[str, Any], look: Tensor, pose: Tensor
+) -> None:
     """L1: latents and totals of 40 steps, in float64."""
     for name, net in nets.items():
         nets[name] = net.double()
@@ -102,7 +104,7 @@ def test_equals_the_published_algorithm(nets: dict[str, Any], look: Tensor, pose
     torch.testing.assert_close(result.ws[:, :1].double(), w, rtol=0, atol=1e-6)
 
 
-def test_preset_settings() -> None:
+def test_l1_preset_settings() -> None:
     """L1, L4: the published defaults."""
     config = make_config("reference", space="w")
     (stage,) = config.stages
@@ -112,7 +114,7 @@ def test_preset_settings() -> None:
     assert (config.reduction, config.target_maps, config.perceptual_size) == ("l2", "image", 256)
 
 
-def test_learning_rate_table() -> None:
+def test_s5_learning_rate_table() -> None:
     """S5, five points of 1000 steps, worked out by hand."""
     rates = [0.1 * learning_rate_ramp(i / 1000) for i in (0, 25, 50, 750, 875)]
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.1, 0.05], abs=1e-12)
@@ -120,14 +122,14 @@ def test_learning_rate_table() -> None:
     assert learning_rate_ramp(0.9) == pytest.approx(0.5 - 0.5 * math.cos(0.4 * math.pi))
 
 
-def test_latent_noise_table() -> None:
+def test_s5_latent_noise_table() -> None:
     """S5: the square of a line that reaches zero at three quarters."""
     assert latent_noise_ramp(0.0) == 1.0
     assert latent_noise_ramp(0.375) == pytest.approx(0.25)
     assert all(latent_noise_ramp(i / 100) == 0.0 for i in range(75, 101))
 
 
-def test_first_step_moves_nothing(nets: dict[str, Any], look: Tensor) -> None:
+def test_s5_first_step_moves_nothing(nets: dict[str, Any], look: Tensor) -> None:
     """S5: the rate starts at zero."""
     result = pyfacelat.project(
         look, **nets, preset="reference", space="w", steps=1, loss_weights={"noise": 0.0}
@@ -139,7 +141,7 @@ def test_first_step_moves_nothing(nets: dict[str, Any], look: Tensor) -> None:
 class TestStatistics:
     """S4."""
 
-    def test_repeatable_and_true(self, generator: Generator) -> None:
+    def test_s4_repeatable_and_true(self, generator: Generator) -> None:
         first, again = measure(generator, samples=3000), measure(generator, samples=3000)
         assert torch.equal(first.mean, again.mean) and first.std == again.std
         exact = generator.double()

@@ -1,0 +1,146 @@
+"""`pyfacelat align` and `pyfacelat landmarks`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pyfacelat.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from pyfacelat.faces.align import AlignedFace
+
+Detector = Annotated[str, typer.Option(help='"auto" (S3FD), or a file with such a network.')]
+LandmarkNet = Annotated[
+    str, typer.Option("--landmarker", help="auto (2DFAN-4), sample, or a file.")
+]
+Face = Annotated[
+    str,
+    typer.Option(help="Of several: largest, central, confident, only, or a number from the left."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")]
+
+_VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
+
+
+def align(
+    source: Annotated[
+        Path, typer.Argument(help="A photograph, a folder of them, or a video.", show_default=False)
+    ],
+    outdir: Annotated[Path, typer.Option(help="Where crops are written.")] = Path("aligned"),
+    size: Annotated[int, typer.Option("--size", "--res", help="Side of the crops, pixels.")] = 1024,
+    landmarks: Annotated[
+        Path | None, typer.Option(help="File of 68 points; nothing is searched then.")
+    ] = None,
+    smooth: Annotated[
+        bool, typer.Option(help="One clip: crops that are smooth in time. Default for a video.")
+    ] = False,
+    face: Face = "largest",
+    detector: Detector = "auto",
+    landmarker: LandmarkNet = "auto",
+    device: Device = "cpu",
+) -> None:
+    """Crop faces the way FFHQ does.
+
+    A photograph becomes OUTDIR/NAME.png; the frames of a folder (in natural order) or a video
+    become 0.png, 1.png, ... Each is cut from the picture at full size. crops.json says where from.
+    """
+    from pyfacelat.faces.align import align_face
+    from pyfacelat.files import write_atomically
+    from pyfacelat.images import save_png
+    from pyfacelat.photographs import FaceFinder, align_clip, photo_of
+
+    if not source.exists():
+        raise ImageError(f"source: there is no file {source}")
+    several = source.is_dir() or source.suffix.lower() in _VIDEOS
+    outdir.mkdir(parents=True, exist_ok=True)
+    crops: Iterator[AlignedFace]
+    if landmarks is not None:
+        if several:
+            raise ConfigError("landmarks: one set of points is for one photograph")
+        crops = iter([align_face(photo_of(source), _points(landmarks), size=size)])
+    else:
+        finder = FaceFinder(detector, landmarker, face=_face(face), device=device)
+        frames = _frames(source) if several else iter([photo_of(source)])
+        if several and (smooth or not source.is_dir()):
+            crops = iter(align_clip(list(frames), finder=finder, size=size))
+        else:
+            crops = (
+                finder.align(frame, size=size, name=f"frame {i}" if several else "source")
+                for i, frame in enumerate(frames)
+            )
+    rows = []
+    for index, crop in enumerate(crops):
+        name = f"{index}.png" if several else f"{source.stem}.png"
+        save_png(outdir / name, crop.image)
+        rows.append({"file": name, "size": crop.size, "quad": crop.quad.tolist()})
+    write_atomically(outdir / "crops.json", json.dumps(rows, indent=1).encode())
+    typer.echo(f"{len(rows)} crops in {outdir}")
+
+
+def landmarks(
+    source: Annotated[Path, typer.Argument(help="A photograph.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File of points, json.")] = Path("landmarks.json"),
+    picture: Annotated[
+        Path | None, typer.Option(help="Also write the photograph with the landmarks drawn.")
+    ] = None,
+    face: Face = "largest",
+    detector: Detector = "auto",
+    landmarker: LandmarkNet = "auto",
+    device: Device = "cpu",
+) -> None:
+    """Find a face in a photograph and write its 68 landmarks, in pixels."""
+    from pyfacelat.faces.draw import draw_landmarks
+    from pyfacelat.files import write_atomically
+    from pyfacelat.images import save_png
+    from pyfacelat.photographs import FaceFinder, photo_of
+
+    photo = photo_of(source)
+    finder = FaceFinder(detector, landmarker, face=_face(face), device=device)
+    points = finder.find(photo, name="source")
+    rows = [[round(float(x), 3), round(float(y), 3)] for x, y in points]
+    write_atomically(out, json.dumps(rows).encode())
+    if picture is not None:
+        save_png(picture, draw_landmarks(photo, points))
+    typer.echo(str(out))
+
+
+def natural_order(path: Path) -> list[Any]:
+    """A key by which 2.png comes before 10.png."""
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+def _frames(source: Path) -> Iterator[Any]:
+    """Photographs uint8 [H,W,3] of a folder or a video."""
+    from pyfacelat.photographs import photo_of
+    from pyfacelat.video import read_frames
+
+    if not source.is_dir():
+        yield from read_frames(source)
+        return
+    from pyfacelat.images import SUFFIXES
+
+    files = [file for file in source.iterdir() if file.suffix.lower() in SUFFIXES]
+    if not files:
+        raise ImageError(f"source: {source}: there are no pictures in it")
+    for file in sorted(files, key=natural_order):
+        yield photo_of(file)
+
+
+def _points(path: Path) -> Any:
+    from pyfacelat.faces.landmarks import load_points
+
+    points, _ = load_points(path)
+    if len(points) != 1:
+        raise ConfigError(f"landmarks: {path}: expected one set of points, got {len(points)}")
+    return points[0].double().numpy()
+
+
+def _face(text: str) -> str | int:
+    return int(text) if text.isdigit() else text
