@@ -23,6 +23,16 @@ __all__ = ["identify", "take", "take_exactly", "without_prefix"]
 
 _COUNTER = ".num_batches_tracked"
 _PARALLEL = "module."
+# Beginnings of names in networks that people have and that are not read, and what to say of them.
+_FOREIGN = {
+    "synthesis.b4.const": (
+        "the bare state dict of a StyleGAN2 of NVIDIA's code, which does not say how the network "
+        "was made (its clamp, its multiplier of the mapping); use the .pkl, or save the module"
+    ),
+    "synthesis.input.": "a StyleGAN3 generator (configuration T or R), which is not run here",
+    "backbone.synthesis.": "an EG3D generator (tri-planes), which is not run here",
+    "model.diffusion_model.": "a diffusion model, which is not run here",
+}
 
 
 def without_prefix(records: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,6 +52,9 @@ def identify(source: Source, records: Records) -> Layout:
         layout = known(source, records)
         if layout is not None:
             return layout
+    for sign, what in _FOREIGN.items():
+        if any(name.startswith(sign) for name in records):
+            source.fail(f"is {what}")
     first = ", ".join(shown(name, 40) for name in list(records)[:3])
     source.fail(
         f"holds {len(records)} tensors of a network that is not known here; the first are: "

@@ -27,25 +27,17 @@ from .checkpoint import Checkpoint, check_finite, check_shapes
 from .filters import stored_filters
 from .names import expected_tensors
 from .ndarrays import array_dtype, array_tensor, as_tensor_record
-from .options import (
-    ACTIVATION,
-    ARCHITECTURE,
-    CLAMP,
-    DIMENSION,
-    FLAG,
-    FP16,
-    OPTIONAL_WIDTH,
-    RESOLUTION,
-    TAPS,
-    WIDTH,
-    Table,
-    integer,
-    number,
-    take,
-)
 from .records import ArrayRecord, InertDict, NetworkRecord
 from .source import Source, shown
 from .stylegan1 import read_stylegan1, stylegan1_layout
+from .tensorflow_options import (
+    DISCRIMINATOR,
+    FIXED,
+    GENERATOR,
+    STYLEGAN1,
+    STYLEGAN1_FIXED,
+    taken,
+)
 
 __all__ = ["holds_tensorflow", "read_tensorflow"]
 
@@ -54,94 +46,6 @@ _MAX_VARIABLES = 4096
 _MAX_NETWORKS = 16
 _MAX_NAME_CHARS = 256
 _NOISE = re.compile(r"synthesis/noise\d+")
-
-_FMAPS: Table = {
-    "num_channels": ("img_channels", integer(1, 64), 3),
-    "resolution": ("img_resolution", RESOLUTION, 1024),
-    "label_size": ("c_dim", DIMENSION, 0),
-    "fmap_base": ("channel_base", integer(1, 1 << 23), 16384),
-    "fmap_max": ("channel_max", WIDTH, 512),
-    "nonlinearity": ("activation", ACTIVATION, "lrelu"),
-    "resample_kernel": ("resample_filter", TAPS, [1.0, 3.0, 3.0, 1.0]),
-    "num_fp16_res": ("num_fp16_res", FP16, 0),
-    "conv_clamp": ("conv_clamp", CLAMP, None),
-}
-_MAPPING: Table = {
-    "mapping_layers": ("num_mapping_layers", integer(1, 64), 8),
-    "mapping_fmaps": ("mapping_layer_features", OPTIONAL_WIDTH, None),
-    "mapping_lrmul": ("mapping_lr_multiplier", number(1e-9, 1e6), 0.01),
-    "mapping_nonlinearity": ("mapping_activation", ACTIVATION, "lrelu"),
-    "label_fmaps": ("embed_features", OPTIONAL_WIDTH, None),
-}
-_GENERATOR: Table = {
-    **_FMAPS,
-    **_MAPPING,
-    "latent_size": ("z_dim", WIDTH, 512),
-    "dlatent_size": ("w_dim", WIDTH, 512),
-    "architecture": ("architecture", ARCHITECTURE, "skip"),
-    "use_noise": ("use_noise", FLAG, True),
-    "w_avg_beta": ("w_avg_beta", number(0, 1, optional=True), 0.995),
-}
-_DISCRIMINATOR: Table = {
-    **_FMAPS,
-    "mapping_layers": ("num_mapping_layers", integer(0, 64), 0),
-    "mapping_fmaps": ("cmap_dim", OPTIONAL_WIDTH, None),
-    "mapping_lrmul": ("mapping_lr_multiplier", number(1e-9, 1e6), 0.1),
-    "architecture": ("architecture", ARCHITECTURE, "resnet"),
-    # ADA always says it; 4 is what StyleGAN2 before it does.
-    "mbstd_group_size": ("mbstd_group_size", integer(1, 4096, optional=True), 4),
-    "mbstd_num_features": ("mbstd_num_channels", integer(0, 64), 1),
-}
-# Options that change what is computed, with the only value for which it is known here.
-_FIXED: dict[str, Any] = {
-    "fmap_min": 1,
-    "fmap_decay": 1.0,
-    "normalize_latents": True,
-    "normalize_labels": True,
-    "normalize_w": False,
-    "pixelnorm_epsilon": 1e-8,
-    "use_wscale": True,
-    "use_pixel_norm": False,
-    "use_instance_norm": False,
-    "blur_filter": None,
-}
-# StyleGAN (2019): sizes follow from the variables, so that few options are left to look at.
-_STYLEGAN1: Table = {
-    key: ("", check, default)
-    for key, check, default in (
-        ("resolution", RESOLUTION, 1024),
-        ("num_channels", integer(1, 64), 3),
-        ("latent_size", WIDTH, 512),
-        ("dlatent_size", WIDTH, 512),
-        ("mapping_layers", integer(1, 64), 8),
-        ("mapping_fmaps", WIDTH, 512),
-        ("fmap_base", integer(1, 1 << 23), 8192),
-        ("fmap_max", WIDTH, 512),
-    )
-}
-_STYLEGAN1_FIXED: dict[str, Any] = {
-    "label_size": 0,
-    "mapping_lrmul": 0.01,
-    "mapping_nonlinearity": "lrelu",
-    "nonlinearity": "lrelu",
-    "normalize_latents": True,
-    "use_wscale": True,
-    "use_styles": True,
-    "const_input_layer": True,
-    "use_noise": True,
-    "use_pixel_norm": False,
-    "use_instance_norm": True,
-    "fused_scale": "auto",
-    "blur_filter": [1, 2, 1],
-    "fmap_decay": 1.0,
-}
-# They choose an implementation, or matter in training or for other outputs only.
-_IGNORED = frozenset(
-    "truncation_psi truncation_cutoff truncation_psi_val truncation_cutoff_val style_mixing_prob "
-    "dlatent_avg_beta randomize_noise is_training is_validation dtype fused_modconv structure "
-    "force_clean_graph is_template_graph impl gpu_impl return_dlatents epsilon freeze_layers "
-    "func_name name synthesis_func mapping_func dlatent_broadcast".split()
-)
 
 
 def holds_tensorflow(top: object) -> bool:
@@ -173,13 +77,8 @@ def read_tensorflow(source: Source, top: object, part: str) -> Checkpoint:
     if stylegan1_layout(variables) == "official":
         return _stylegan1(source, state, variables, entry, part)
     _check_version(source, state, entry)
-    options: Any = state.get("static_kwargs")
-    if type(options) in (dict, InertDict):
-        for key in _FIXED.keys() & options.keys():
-            _fixed(source, entry, key, options[key])
-    known = _FIXED.keys() | _IGNORED
-    table = _GENERATOR if part == "generator" else _DISCRIMINATOR
-    config = take(source, options, table, f"{entry}.static_kwargs", known)
+    table = GENERATOR if part == "generator" else DISCRIMINATOR
+    config = taken(source, state.get("static_kwargs"), table, FIXED, f"{entry}.static_kwargs")
     config["channel_base"] *= 2
     config["channels"] = None
     layout = _Layout(source, entry, config, variables)
@@ -191,16 +90,6 @@ def read_tensorflow(source: Source, top: object, part: str) -> Checkpoint:
         {"format": "nvidia-pickle", "producer": "NVIDIA StyleGAN2 for TensorFlow", "entry": entry},
         source.name,
     )
-
-
-def _fixed(source: Source, entry: str, key: str, value: object) -> None:
-    expected = _FIXED[key]
-    ok = value == expected if type(value) in (int, float, bool, type(None)) else False
-    if not ok:
-        source.fail(
-            f"is {shown(value)}; only {shown(expected)} is supported",
-            f"{entry}.static_kwargs.{key}",
-        )
 
 
 def _state(source: Source, network: NetworkRecord, place: str) -> dict[str, Any]:
@@ -225,12 +114,7 @@ def _stylegan1(
     source: Source, state: dict[str, Any], variables: dict[str, Any], entry: str, part: str
 ) -> Checkpoint:
     options: Any = state.get("static_kwargs")
-    take(source, options, _STYLEGAN1, f"{entry}.static_kwargs", _STYLEGAN1_FIXED.keys() | _IGNORED)
-    for key in _STYLEGAN1_FIXED.keys() & options.keys():
-        value, expected = options[key], _STYLEGAN1_FIXED[key]
-        if type(value) is not type(expected) or value != expected:
-            place = f"{entry}.static_kwargs.{key}"
-            source.fail(f"is {shown(value)}; only {expected} is supported", place)
+    taken(source, options, STYLEGAN1, STYLEGAN1_FIXED, f"{entry}.static_kwargs")
     records = {
         name: as_tensor_record(source, value, f"{entry}.{name}")
         for name, value in variables.items()

@@ -123,6 +123,21 @@ def test_files_of_the_lpips_package(net: str) -> None:
     assert all(torch.equal(found.tensors[k], v) for k, v in expected.items())
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("synthesis.b4.const", "does not say how the network was made"),
+        ("synthesis.input.weight", "a StyleGAN3 generator"),
+        ("backbone.synthesis.b4.const", "an EG3D generator"),
+        ("model.diffusion_model.out.weight", "a diffusion model"),
+    ],
+)
+def test_networks_that_are_not_read_are_named(name: str, reason: str, tmp_path: Path) -> None:
+    torch.save({name: torch.zeros(3), "other": torch.zeros(1)}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=reason):
+        checkpoints.read(tmp_path / "x.pt")
+
+
 def test_whole_modules_and_tuned_generators_are_named(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     torch.save(torch.nn.Linear(2, 2), path)
