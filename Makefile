@@ -16,7 +16,7 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt pyfacelat/version.py $(wildcar
 TYPED := $(wildcard pyfacelat/__init__.py pyfacelat/__main__.py pyfacelat/errors.py pyfacelat/files.py pyfacelat/download.py \
 	pyfacelat/_extension.py pyfacelat/images.py pyfacelat/latents.py pyfacelat/video.py \
 	pyfacelat/ops pyfacelat/checkpoints pyfacelat/edits pyfacelat/cli)
-CXX_FILES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
+CXX_FILES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu tests/simt/*.h tests/simt/*.cpp tests/simt/*.cu)
 PYTHON_FILES := setup.py build_backend kernels pyfacelat tests $(wildcard bench)
 
 .PHONY: demo test bench lint format clean

@@ -5,6 +5,7 @@
 // otherwise. The activation is a switch on a kernel argument: every thread takes the same way,
 // which costs nothing beside the memory traffic and keeps the number of kernels at 16.
 #include "bias_act/bias_act.h"
+#include "bias_act/bias_act_cuda.h"
 #include "common/simt.h"
 
 namespace pyfacelat::bias_act {
@@ -12,7 +13,6 @@ namespace {
 
 // Enough warps to hide the latency of one load each; a multiple of every architecture's warp slots.
 constexpr int kThreads = 256;
-constexpr int kPackBytes = 16;
 
 template <class T>
 struct Arguments {
@@ -78,8 +78,6 @@ __global__ void __launch_bounds__(kThreads) bias_act_kernel(Arguments<T> a, Act 
   *reinterpret_cast<Pack*>(a.out + first) = out;
 }
 
-bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % kPackBytes == 0; }
-
 template <class T, int kCount>
 int start(const Arguments<T>& a, Act act, void* stream) {
   const int64_t blocks =
@@ -92,19 +90,18 @@ int start(const Arguments<T>& a, Act act, void* stream) {
 template <class T>
 int dispatch(const void* dy, const void* x, const void* b, void* out, Act act, const Params& p,
              void* stream) {
-  constexpr int kCount = kPackBytes / sizeof(T);
+  constexpr int kCount = simt::kPackBytes / sizeof(T);
   const Arguments<T> a{static_cast<const T*>(dy), static_cast<const T*>(x),
                        static_cast<const T*>(b), static_cast<T*>(out), p};
   const int64_t run = p.inner == 1 ? p.channels : p.inner;
-  const bool packs = (b ? run : p.numel) % kCount == 0 && aligned(dy) && aligned(x) && aligned(out);
+  const bool packs = (b ? run : p.numel) % kCount == 0 && simt::aligned(dy) && simt::aligned(x) &&
+                     simt::aligned(out);
   return packs ? start<T, kCount>(a, act, stream) : start<T, 1>(a, act, stream);
 }
 
 }  // namespace
 }  // namespace pyfacelat::bias_act
 
-// Dense x, dy (null: forward), out of numel elements seen as [outer, channels, inner]; b of
-// channels elements, or null. `clamp` is NaN for none. Returns a cudaError_t.
 extern "C" int pyfacelat_bias_act_cuda(int dtype, const void* dy, const void* x, const void* b,
                                        void* out, int64_t numel, int64_t channels, int64_t inner,
                                        int act, double alpha, double gain, double clamp,
@@ -124,49 +121,3 @@ extern "C" int pyfacelat_bias_act_cuda(int dtype, const void* dy, const void* x,
       return dispatch<__nv_bfloat16>(dy, x, b, out, a, p, stream);
   }
 }
-
-#ifndef PYFACELAT_SIMT_HOST
-
-#include <torch/csrc/stable/library.h>
-
-#include "bias_act/bias_act_op.h"
-#include "common/cuda.h"
-
-namespace pyfacelat::bias_act {
-namespace {
-
-Tensor apply(const char* op, const Tensor* dy, const Tensor& x, const std::optional<Tensor>& b,
-             int64_t dim, const std::string& act, double alpha, double gain, double clamp) {
-  const int device = x.get_device_index();
-  const DeviceScope scope(op, device);
-  const Call call = prepare(op, dy, x, b, dim, act, alpha, gain, clamp);
-  const Params& p = call.params;
-  if (p.numel == 0) return call.out;
-  const int code = pyfacelat_bias_act_cuda(
-      dtype_code(op, x), call.dy ? call.dy->const_data_ptr() : nullptr, call.x.const_data_ptr(),
-      call.b ? call.b->const_data_ptr() : nullptr, call.out.mutable_data_ptr(), p.numel, p.channels,
-      p.inner, static_cast<int>(call.act), p.alpha, p.gain, p.clamp, current_stream(op, device));
-  check_launch(op, code, device);
-  return call.out;
-}
-
-Tensor bias_act_cuda(const Tensor& x, const std::optional<Tensor>& b, int64_t dim,
-                     const std::string& act, double alpha, double gain, double clamp) {
-  return apply("bias_act", nullptr, x, b, dim, act, alpha, gain, clamp);
-}
-
-Tensor bias_act_grad_cuda(const Tensor& dy, const Tensor& x, const std::optional<Tensor>& b,
-                          int64_t dim, const std::string& act, double alpha, double gain,
-                          double clamp) {
-  return apply("bias_act_grad", &dy, x, b, dim, act, alpha, gain, clamp);
-}
-
-}  // namespace
-}  // namespace pyfacelat::bias_act
-
-STABLE_TORCH_LIBRARY_IMPL(pyfacelat, CUDA, m) {
-  m.impl("bias_act", TORCH_BOX(&pyfacelat::bias_act::bias_act_cuda));
-  m.impl("bias_act_grad", TORCH_BOX(&pyfacelat::bias_act::bias_act_grad_cuda));
-}
-
-#endif  // PYFACELAT_SIMT_HOST

@@ -2,15 +2,26 @@
 //
 // The runtime is linked statically and torch's CUDA library is not linked at all, so that one file
 // loads beside a CPU-only torch. What is needed of torch's CUDA half is looked up when it is used.
+// Only files named *_cuda.cpp include this; with PYFACELAT_SIMT_HOST they register the emulated
+// kernels (tests/simt) for the CPU instead.
 #pragma once
-
-#include <cuda_runtime_api.h>
-#include <dlfcn.h>
 
 #include <string>
 
 #include "common/check.h"
-#include "common/simt.h"
+#include "common/dtype.h"
+
+#ifdef PYFACELAT_SIMT_HOST
+
+#include "simt_torch.h"
+
+#else
+
+#include <cuda_runtime_api.h>
+#include <dlfcn.h>
+
+// The last lines of a file: PYFACELAT_CUDA_LIBRARY(m) { m.impl(...); }
+#define PYFACELAT_CUDA_LIBRARY(m) STABLE_TORCH_LIBRARY_IMPL(pyfacelat, CUDA, m)
 
 extern "C" const char* pyfacelat_cuda_archs();
 
@@ -71,6 +82,12 @@ inline void check_launch(const char* op, int code, int device) {
   }
   fail(op, "x", "kernel launch failed: ", cudaGetErrorString(error));
 }
+
+}  // namespace pyfacelat
+
+#endif  // PYFACELAT_SIMT_HOST
+
+namespace pyfacelat {
 
 inline simt::DType dtype_code(const char* op, const Tensor& x) {
   switch (x.scalar_type()) {
