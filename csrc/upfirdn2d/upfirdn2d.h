@@ -19,13 +19,16 @@ inline int64_t output_size(int64_t n, int64_t up, int64_t down, int64_t pad0, in
   return room < 0 ? 0 : room / down + 1;
 }
 
-struct UpfirdnParams {
+struct UpfirdnShape {
   int64_t planes, lanes;
   int64_t h, w;          // input
   int64_t oh, ow;        // output
   int64_t up, down;      // both axes
   int64_t pad_y, pad_x;  // before the first row and column; negative crops
-  int64_t fh, fw;
+  int64_t fh, fw;        // taps
+};
+
+struct UpfirdnParams : UpfirdnShape {
   bool separable;              // then row and column hold the filter, else full does
   std::vector<double> column;  // [fh], vertical taps
   std::vector<double> row;     // [fw], horizontal taps

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/layout.h"
+#include "upfirdn2d/upfirdn2d_op.h"
 
 namespace pyfacelat {
 
@@ -22,24 +23,9 @@ std::vector<double> read_taps(const Tensor& f) {
 
 UpfirdnParams upfirdn_params(const Tensor& x, const Tensor* f, int64_t up, int64_t down,
                              const std::vector<int64_t>& pad, bool flip, double gain, bool x_last) {
-  check_dim(kOp, "x", x, 4);
-  check(pad.size() == 4, kOp, "pad", "expected (left, right, top, bottom), got ", pad.size(),
-        " values");
-  check(up >= 1 && down >= 1, kOp, "up, down", "expected numbers >= 1, got ", up, " and ", down);
   UpfirdnParams p;
-  p.planes = x_last ? x.size(0) : x.size(0) * x.size(1);
-  p.lanes = x_last ? x.size(1) : 1;
-  p.h = x.size(2);
-  p.w = x.size(3);
-  p.up = up;
-  p.down = down;
-  p.pad_x = pad[0];
-  p.pad_y = pad[2];
+  static_cast<UpfirdnShape&>(p) = upfirdn_shape(x, f, up, down, pad, x_last);
   const bool line = f && f->dim() == 1;
-  check(!f || line || f->dim() == 2, kOp, "f", "expected 1 or 2 dimensions");
-  p.fh = f ? f->size(0) : 1;
-  p.fw = f ? f->size(line ? 0 : 1) : 1;
-  check(p.fh >= 1 && p.fw >= 1, kOp, "f", "expected at least one tap");
   std::vector<double> taps = f ? read_taps(*f) : std::vector<double>{1.0};
   if (!flip) std::reverse(taps.begin(), taps.end());
   if (line) {
@@ -53,9 +39,6 @@ UpfirdnParams upfirdn_params(const Tensor& x, const Tensor* f, int64_t up, int64
   }
   for (double& t : p.column) t *= gain;
   for (double& t : p.full) t *= gain;
-  p.oh = output_size(p.h, up, down, pad[2], pad[3], p.fh);
-  p.ow = output_size(p.w, up, down, pad[0], pad[1], p.fw);
-  check(p.oh >= 1 && p.ow >= 1, kOp, "pad", "the padded image is smaller than the filter");
   return p;
 }
 
