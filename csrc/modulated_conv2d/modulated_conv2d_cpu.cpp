@@ -17,54 +17,18 @@
 #include "common/dispatch.h"
 #include "common/layout.h"
 #include "modulated_conv2d/modulated_conv2d.h"
+#include "modulated_conv2d/modulated_conv2d_op.h"
 #include "modulated_conv2d/resample.h"
+#include "upfirdn2d/upfirdn2d_cpu.h"
 
 namespace pyfacelat {
 
 namespace {
 
-constexpr const char* kOp = "modulated_conv2d";
+constexpr const char* kOp = kModulatedConv2d;
 constexpr int64_t kBlock =
     1 << 14;                    // elements of a block: two operands of float fit in L2 with room
 constexpr int64_t kLanes = 16;  // shorter pixels are taken several at a time
-
-using OptionalTensor = std::optional<Tensor>;
-
-double act_slope(const std::string& act, double alpha) {
-  if (act == "linear") return 1;
-  if (act == "relu") return 0;
-  check(act == "lrelu", kOp, "act", "expected linear, relu or lrelu, got ", act);
-  return alpha;
-}
-
-void check_inputs(const Tensor& x, const Tensor& weight, const Tensor& styles,
-                  const OptionalTensor& demod, const OptionalTensor& noise,
-                  const OptionalTensor& bias, double gain) {
-  check_dim(kOp, "x", x, 4);
-  check_dim(kOp, "weight", weight, 4);
-  check(weight.size(1) == x.size(1), kOp, "weight", "expected ", x.size(1),
-        " input channels, got shape ", shape_text(weight));
-  auto vector = [&](const char* name, const Tensor& t, std::vector<int64_t> shape) {
-    check(sizes_of(t) == shape, kOp, name, "unexpected shape ", shape_text(t));
-    check_same_dtype(kOp, name, t, x);
-  };
-  check_same_dtype(kOp, "weight", weight, x);
-  vector("styles", styles, {x.size(0), x.size(1)});
-  if (demod) vector("demod", *demod, {x.size(0), weight.size(0)});
-  if (bias) vector("bias", *bias, {weight.size(0)});
-  if (noise) {
-    check_dim(kOp, "noise", *noise, 4);
-    check_same_dtype(kOp, "noise", *noise, x);
-  }
-  check(gain > 0, kOp, "gain", "expected a number > 0, got ", gain);
-}
-
-void check_noise(const OptionalTensor& noise, int64_t n, int64_t h, int64_t w) {
-  if (!noise) return;
-  check((noise->size(0) == 1 || noise->size(0) == n) && noise->size(1) == 1 &&
-            noise->size(2) == h && noise->size(3) == w,
-        kOp, "noise", "expected [1 or ", n, ",1,", h, ",", w, "], got ", shape_text(*noise));
-}
 
 template <class T>
 T* data_of(const Tensor& t) {
@@ -216,9 +180,6 @@ Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& styles,
   });
   return z;
 }
-
-enum Need { kX = 1, kWeight = 2, kStyles = 4, kDemod = 8, kNoise = 16, kBias = 32 };
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <class T>
 Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Tensor& weight,

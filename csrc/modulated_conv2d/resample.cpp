@@ -3,6 +3,7 @@
 #include <array>
 
 #include "common/layout.h"
+#include "upfirdn2d/upfirdn2d.h"
 
 namespace pyfacelat {
 
@@ -12,11 +13,12 @@ using torch::stable::detail::from;
 
 // Maps below this many output pixels convolve faster in NCHW: torch leaves most of them to a GEMM,
 // whose NHWC form copies the weights (512 channels at 8x8 on one core: 4 ms against 16 ms; from
-// 32x32 on NHWC wins, 1.7 times at 64 channels and 256x256).
+// 32x32 on NHWC wins, 1.7 times at 64 channels and 256x256). Tensor cores want NHWC throughout.
 constexpr int64_t kSmallMap = 20 * 20;
 
-MemoryFormat conv_format(int64_t n, int64_t pixels) {
-  return n * pixels < kSmallMap ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast;
+MemoryFormat conv_format(const Tensor& x, int64_t pixels) {
+  const bool small = !x.is_cuda() && x.size(0) * pixels < kSmallMap;
+  return small ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast;
 }
 
 Tensor flip_taps(const Tensor& w) {
@@ -33,7 +35,18 @@ MapSize filter_size(const std::optional<Tensor>& f) {
 
 Tensor ones_like_filter(const Tensor& x) {
   const std::array<int64_t, 2> size{1, 1};
-  return torch::stable::full({size.data(), 2}, 1.0, x.scalar_type());
+  return torch::stable::full({size.data(), 2}, 1.0, x.scalar_type(), std::nullopt, x.device());
+}
+
+// The op of that name, on whatever device x is.
+Tensor call_upfirdn2d(const Tensor& x, const std::optional<Tensor>& f, int64_t up, int64_t down,
+                      const std::vector<int64_t>& pad, bool flip, double gain) {
+  std::array<StableIValue, 7> stack{
+      from(x),   from(f ? *f : ones_like_filter(x)), from(up), from(down), from(pad), from(flip),
+      from(gain)};
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("pyfacelat::upfirdn2d", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
 }  // namespace
@@ -109,7 +122,7 @@ Tensor step_kernel(const ResampleStep& step, const Tensor& weight) {
 Tensor convolve(const ResampleStep& step, const Tensor& x, const Tensor& kernel) {
   const MapSize out = step_size(step, {x.size(2), x.size(3)}, kernel, std::nullopt);
   const std::vector<int64_t> stride = {step.stride, step.stride}, one = {1, 1}, zero = {0, 0};
-  std::array<StableIValue, 9> stack{from(as_format(x, conv_format(x.size(0), out.h * out.w))),
+  std::array<StableIValue, 9> stack{from(as_format(x, conv_format(x, out.h * out.w))),
                                     from(kernel),
                                     from(std::nullopt),
                                     from(stride),
@@ -125,7 +138,7 @@ Tensor convolve(const ResampleStep& step, const Tensor& x, const Tensor& kernel)
 
 ConvolutionGradients convolve_backward(const ResampleStep& step, const Tensor& dy, const Tensor& x,
                                        const Tensor& kernel, bool need_x, bool need_weight) {
-  const MemoryFormat format = conv_format(dy.size(0), dy.size(2) * dy.size(3));
+  const MemoryFormat format = conv_format(dy, dy.size(2) * dy.size(3));
   const std::vector<int64_t> stride = {step.stride, step.stride}, one = {1, 1}, zero = {0, 0};
   const std::array<bool, 3> mask{need_x, need_weight, false};
   std::array<StableIValue, 11> stack{
@@ -154,8 +167,7 @@ ConvolutionGradients convolve_backward(const ResampleStep& step, const Tensor& d
 }
 
 Tensor filter(const ResampleStep& step, const Tensor& x, const std::optional<Tensor>& f) {
-  return upfirdn2d_cpu(x, f ? *f : ones_like_filter(x), step.up, step.down, step.pad, false,
-                       step.gain);
+  return call_upfirdn2d(x, f, step.up, step.down, step.pad, false, step.gain);
 }
 
 Tensor filter_transposed(const ResampleStep& step, const Tensor& dy, const std::optional<Tensor>& f,
@@ -164,7 +176,7 @@ Tensor filter_transposed(const ResampleStep& step, const Tensor& dy, const std::
   const std::vector<int64_t> pad = {
       taps.w - 1 - step.pad[0], (input.w - 1) * step.up + 1 - dy.size(3) * step.down + step.pad[0],
       taps.h - 1 - step.pad[2], (input.h - 1) * step.up + 1 - dy.size(2) * step.down + step.pad[2]};
-  return upfirdn2d_cpu(dy, f ? *f : ones_like_filter(dy), step.down, step.up, pad, true, step.gain);
+  return call_upfirdn2d(dy, f, step.down, step.up, pad, true, step.gain);
 }
 
 }  // namespace pyfacelat

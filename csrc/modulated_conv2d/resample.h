@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "upfirdn2d/upfirdn2d_cpu.h"
+#include "common/check.h"
 
 namespace pyfacelat {
 
