@@ -10,8 +10,6 @@ import pytest
 from tests.simt import build, resources
 
 TABLE = json.loads(resources.TABLE.read_text())
-# Another release of the compiler may schedule otherwise; the table is of one.
-SLACK = 0 if resources.release() == TABLE["toolkit"] else 8
 
 
 @pytest.mark.parametrize("architecture", resources.ARCHITECTURES)
@@ -19,13 +17,15 @@ SLACK = 0 if resources.release() == TABLE["toolkit"] else 8
 def test_kernels_keep_to_the_table(source: Path, architecture: str, tmp_path: Path) -> None:
     rows = resources.compile_kernels(source, architecture, tmp_path)
     assert rows
+    # Another release of the compiler may schedule otherwise; the table is of one.
+    slack = 0 if resources.release() == TABLE["toolkit"] else 8
     for name, row in rows.items():
         assert name in TABLE["kernels"], f"{name}: not in resources.json; see resources.py"
         registers, shared = (
             int(s.split()[0]) for s in TABLE["kernels"][name][architecture].split(",")
         )
         assert row["spills"] == row["stack"] == 0, f"{name} {architecture}: {row}"
-        assert row["registers"] <= registers + SLACK, f"{name} {architecture}: {row}"
+        assert row["registers"] <= registers + slack, f"{name} {architecture}: {row}"
         assert row["shared"] == shared, f"{name} {architecture}: {row}"
 
 
