@@ -110,6 +110,8 @@ def _flatten(source: Source, value: object) -> dict[str, Tensor]:
                 add(f"{name}/{key}" if name else key, item, depth + 1)
             return
         if type(value) in (list, tuple) and not _is_numbers(value):
+            if len(value) > _MAX_ARRAYS:
+                source.fail("more values than files of arrays have", place)
             tensors = []
             for i, item in enumerate(value):
                 visit(place)
