@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
-from pyfacelat.faces.groups import GROUPS, OUTER_EYE_CORNERS
+from pyfacelat.faces.groups import GROUPS
+from pyfacelat.faces.landmarks import normalised_error
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
@@ -25,20 +27,12 @@ LIMIT = 0.08
 _TINY = 1e-12
 
 
-def eye_distance(points: ArrayLike) -> Array:
-    """Distance of the outer eye corners, [...]."""
-    p = np.asarray(points, np.float64)
-    left, right = OUTER_EYE_CORNERS
-    distance: Array = np.linalg.norm(p[..., left, :] - p[..., right, :], axis=-1)
-    return np.maximum(distance, _TINY)
-
-
 def nme(points: ArrayLike, truth: ArrayLike, indices: Sequence[int] = INNER) -> Array:
-    """Mean distance of points to the truth over the truth's outer eye corners' distance, [...]."""
-    p, t, chosen = np.asarray(points, np.float64), np.asarray(truth, np.float64), list(indices)
-    off = np.linalg.norm(p[..., chosen, :] - t[..., chosen, :], axis=-1).mean(-1)
-    error: Array = off / eye_distance(t)
-    return error
+    """`faces.landmarks.normalised_error` of arrays that broadcast against each other, [...]."""
+    p, t = np.broadcast_arrays(np.asarray(points, np.float64), np.asarray(truth, np.float64))
+    found, exact = (torch.from_numpy(x.reshape(-1, 68, 2).copy()) for x in (p, t))
+    error = normalised_error(found, exact, list(indices)).numpy()
+    return np.asarray(error.reshape(p.shape[:-2]))
 
 
 def nme_by_group(points: ArrayLike, truth: ArrayLike) -> dict[str, Array]:

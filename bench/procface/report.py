@@ -74,26 +74,23 @@ def write(
 
 
 def _text(records: Sequence[Record], methods: Sequence[str], headline: Table) -> str:
-    parts = []
-    t1 = summary.inversion(records, methods)
-    if t1:
-        parts.append("T1 inversion of A\n" + tables.as_text(t1, tables.INVERSION))
-    if headline:
-        parts.append("T2 look of A, landmarks of B\n" + tables.as_text(headline, tables.HEADLINE))
-        parts += [tables.as_text(headline, c) for c in (tables.CARRIED, tables.KEPT)]
+    shown = [
+        ("T1 inversion of A", summary.inversion(records, methods), tables.INVERSION),
+        ("T2 look of A, landmarks of B", headline, tables.HEADLINE),
+        ("T2 motion carried", headline, tables.CARRIED),
+        ("T2 what is kept, and time", headline, tables.KEPT),
+    ]
     for feature, table in summary.features(records, methods).items():
-        if table:
-            parts.append(f"T3 {feature} alone\n" + tables.as_text(table, tables.FEATURE))
-    t4 = summary.doses(records, methods)
-    if t4:
-        parts.append("T4 dose\n" + tables.as_text(t4, tables.DOSE))
+        shown.append((f"T3 {feature} alone", table, tables.FEATURE))
+    shown.append(("T4 dose", summary.doses(records, methods), tables.DOSE))
     for variant, table in summary.motion(records, methods).items():
-        if table:
-            parts.append(f"T5 clips, {variant} points\n" + tables.as_text(table, tables.MOTION))
-    t6 = summary.invariance(records, methods)
-    if t6:
-        parts.append("T6 batch against alone\n" + tables.as_text(t6, tables.INVARIANCE))
-    return "\n\n".join(parts)
+        shown.append((f"T5 clips, {variant} points", table, tables.MOTION))
+    shown.append(
+        ("T6 batch against alone", summary.invariance(records, methods), tables.INVARIANCE)
+    )
+    return "\n\n".join(
+        f"{title}\n{tables.as_text(table, columns)}" for title, table, columns in shown if table
+    )
 
 
 def _html(
