@@ -30,6 +30,7 @@ KINDS = (
     "arcface",
     "s3fd",
     "e4e",
+    "face-space",
 )
 
 

@@ -213,6 +213,21 @@ def encoder_tensors(config: Config) -> Shapes:
     return out
 
 
+def facespace_tensors(config: Config) -> Shapes:
+    """Name -> shape for a `FaceSpaceEncoder`, from the fields of `FaceSpaceConfig`."""
+    rows, width = config["num_ws"], config["w_dim"]
+    out: Shapes = {
+        "mean": (width,),
+        "spread": (1,),
+        "z": (config["faces"], config["inputs"]),
+        "targets": (config["faces"], rows, width),
+    }
+    widths = (config["inputs"], *config["hidden"], rows * width)
+    for number, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        dense(out, f"layers.{number}", a, b)
+    return out
+
+
 _TABLES = {
     "stylegan2-generator": generator_tensors,
     "stylegan2-discriminator": discriminator_tensors,
@@ -227,6 +242,7 @@ _TABLES = {
     "arcface": arcface_tensors,
     "s3fd": s3fd_tensors,
     "e4e": e4e_tensors,
+    "face-space": facespace_tensors,
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from pyfacelat.cli import facespace
 from pyfacelat.cli.align import align, landmarks
 from pyfacelat.cli.boundary import apply as boundary_apply
 from pyfacelat.cli.boundary import fit as boundary_fit
@@ -102,6 +103,14 @@ _boundary = typer.Typer(no_args_is_help=True, help="Attributes as planes in late
 _boundary.command()(_guarded(boundary_fit))
 _boundary.command()(_guarded(boundary_apply))
 app.add_typer(_boundary, name="boundary")
+
+_facespace = typer.Typer(no_args_is_help=True, help="A few faces as axes: blends and morphs.")
+_facespace.command()(_guarded(facespace.train))
+_facespace.command()(_guarded(facespace.blend))
+_facespace.command()(_guarded(facespace.morph))
+_facespace.command()(_guarded(facespace.pose))
+_facespace.command()(_guarded(facespace.frames))
+app.add_typer(_facespace, name="facespace")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from pyfacelat.checkpoints import KINDS, expected_tensors, names
 from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.e4e import E4E, E4EConfig
+from pyfacelat.nets.facespace import FaceSpaceConfig, FaceSpaceEncoder
 from pyfacelat.nets.fan import FAN, FANConfig
 from pyfacelat.nets.image_to_latent import ImageToLatent, ImageToLatentConfig
 from pyfacelat.nets.resnet import ResNet, ResNetConfig
@@ -115,6 +116,12 @@ def test_image_to_latent() -> None:
     small: dict[str, Any] = {"blocks": (1, 1, 2, 1), "width": 2, "input_size": 64, "num_ws": 3}
     config = ImageToLatentConfig(**small, reduced=5, hidden=4, w_dim=6)
     agree("image-to-latent", ImageToLatent(config), config)
+
+
+@pytest.mark.parametrize("kind", ["one-hot", "landmarks"])
+def test_facespace(kind: str) -> None:
+    config = FaceSpaceConfig.published(faces=3, inputs=7, num_ws=2, w_dim=5, kind=kind)
+    agree("face-space", FaceSpaceEncoder(config), config)
 
 
 def test_vgg16_and_lpips() -> None:
