@@ -49,7 +49,7 @@ KEYWORDS = {
     "landmark_backend": "torch",
     "pose": None,
     "perceptual_mask": None,
-    "identity": None,
+    "identity": "auto",
     "discriminator": "auto",
     "detector": "auto",
 }

@@ -90,8 +90,8 @@ def project(
         str, typer.Option(help="auto (S3FD), or a file with such a network.")
     ] = "auto",
     identity: Annotated[
-        str | None, typer.Option(help="Face recognition network, for the identity term.")
-    ] = None,
+        str, typer.Option(help="For the identity term: auto, sample, or a recognition net's file.")
+    ] = "auto",
     discriminator: Annotated[
         str, typer.Option(help="For the discriminator term. auto: the one in NETWORK's pickle.")
     ] = "auto",

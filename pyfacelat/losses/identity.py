@@ -45,14 +45,10 @@ class IdentityDistance(nn.Module):
 
     def prepare(self, images: Tensor) -> Tensor:
         """What the network sees, [N,3,S,S], of FFHQ crops [N,3,R,R], both in [-1, 1]."""
-        frame = shrink_to(images, _FRAME)
-        if frame.shape[-1] < _FRAME:
-            frame = F.interpolate(
-                frame, size=(_FRAME, _FRAME), mode="bilinear", align_corners=False
-            )
-        if self.crop is not None:
-            left, top, right, bottom = self.crop
-            frame = frame[..., top:bottom, left:right]
+        if self.crop is None:
+            return _resize(images, self.size)
+        left, top, right, bottom = self.crop
+        frame = _resize(images, _FRAME)[..., top:bottom, left:right]
         return F.adaptive_avg_pool2d(frame, self.size)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -66,3 +62,10 @@ class IdentityDistance(nn.Module):
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
         """Distance of images to target images, both as in `embed`. Returns [N]."""
         return self.distance(self.embed(images), self.embed(target))
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    smaller = shrink_to(images, size)
+    if smaller.shape[-1] == size:
+        return smaller
+    return F.interpolate(smaller, size=(size, size), mode="bilinear", align_corners=False)

@@ -65,7 +65,7 @@ class Projector:
         landmark_backend: str = "torch",
         pose: str | None = None,
         perceptual_mask: str | None = None,
-        identity: str | os.PathLike[str] | nn.Module | None = None,
+        identity: str | os.PathLike[str] | nn.Module = "auto",
         discriminator: str | os.PathLike[str] | nn.Module = "auto",
         detector: str | os.PathLike[str] | Detector = "auto",
     ) -> None:
@@ -323,7 +323,7 @@ def project(
     landmark_backend: str = "torch",
     pose: str | None = None,
     perceptual_mask: str | None = None,
-    identity: str | os.PathLike[str] | nn.Module | None = None,
+    identity: str | os.PathLike[str] | nn.Module = "auto",
     discriminator: str | os.PathLike[str] | nn.Module = "auto",
     detector: str | os.PathLike[str] | Detector = "auto",
 ) -> ProjectionResult:
@@ -373,7 +373,8 @@ def project(
         perceptual_mask: what the perceptual term does not see: "none", the "face", or what is near
             the "landmarks"; None takes the preset's ("none").
         identity: for the identity term: a face recognition network's file, or a module from images
-            [N,3,S,S] in [-1, 1] to embeddings.
+            [N,3,S,S] in [-1, 1] to embeddings; "auto" is the sample models' own, "sample", for the
+            sample generator.
         discriminator: for the discriminator term: a file or module; "auto" is the one in the
             generator's own pickle.
         detector: what finds faces: "auto" (S3FD, `pyfacelat fetch s3fd`), a file, or a callable

@@ -22,6 +22,9 @@ FAR = 0.12
 """Mean distance of an image's corners from its FFHQ crop's, in sides, past which it is no crop."""
 
 
+_SMALLEST = 16  # pixels a side; in less no landmarks can be read
+
+
 @dataclasses.dataclass(frozen=True)
 class Framed:
     """Inputs, and where in photographs they come from.
@@ -106,6 +109,8 @@ def _crop(
         return finder.align(photo, size=size, name=name)
     height, width = photo.shape[:2]
     side = min(width, height)
+    if side < _SMALLEST:
+        return None
     left, top = (width - side) // 2, (height - side) // 2
     quad = np.array([[0, 0], [0, side], [side, side], [side, 0]], np.float64) + [left, top]
     far = misalignment((finder.read(photo, quad, passes=1) - [left, top]) / side)

@@ -53,7 +53,7 @@ def load_networks(
     perceptual: str | os.PathLike[str] | nn.Module,
     landmarker: str | os.PathLike[str] | nn.Module,
     init: str | os.PathLike[str] | Tensor,
-    identity: str | os.PathLike[str] | nn.Module | None,
+    identity: str | os.PathLike[str] | nn.Module,
     discriminator: str | os.PathLike[str] | nn.Module,
     device: torch.device,
     dtype: torch.dtype,
@@ -85,7 +85,7 @@ def load_networks(
         landmarks,
         metric,
         encoder,
-        _identity(identity, device, dtype) if config.uses("identity") else None,
+        _identity(identity, sample, device, dtype) if config.uses("identity") else None,
         _discriminator(discriminator, network, generator, device, dtype)
         if config.uses("discriminator")
         else None,
@@ -152,13 +152,21 @@ def _landmarker(
 
 
 def _identity(
-    source: str | os.PathLike[str] | nn.Module | None, device: torch.device, dtype: torch.dtype
+    source: str | os.PathLike[str] | nn.Module,
+    sample: bool,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> IdentityDistance:
-    if source is None:
-        raise ConfigError(
-            "identity: the identity term is on; give a face recognition network, as a file "
-            "(see `zoo.load_identity`) or a module"
-        )
+    """The identity net given; "auto" is the sample models' own for the sample generator."""
+    if isinstance(source, str) and source == "auto":
+        if not sample:
+            raise ConfigError(
+                "identity: the identity term is on; give a face recognition network, as a file "
+                "(see `zoo.load_identity`) or a module"
+            )
+        source = "sample"
+    if isinstance(source, str) and source == "sample":  # it looks at the whole crop
+        return IdentityDistance(zoo.load_identity(source), crop=None).to(device, dtype)
     if isinstance(source, IdentityDistance):
         return source.to(device, dtype)
     net = source if isinstance(source, nn.Module) else zoo.load_identity(source).folded()
