@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -40,7 +41,7 @@ def config_of(checkpoint: Checkpoint, kind: str, cls: type[_Config]) -> _Config:
     """
     expect_kind(checkpoint, kind)
     file = checkpoint.file
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for name, value in checkpoint.config.items():
         place = f"config.{ascii(name)[1:-1][:40]}"
@@ -58,6 +59,12 @@ def config_of(checkpoint: Checkpoint, kind: str, cls: type[_Config]) -> _Config:
         return cls(**checkpoint.config)
     except (TypeError, ValueError) as error:
         raise CheckpointError(file, str(error), "config") from None
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of the fields of a dataclass. Python compiles annotations that are strings."""
+    return typing.get_type_hints(cls)
 
 
 def _fits(value: Any, hint: Any) -> bool:

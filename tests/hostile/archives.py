@@ -24,8 +24,11 @@ from .assembler import (
     call,
     many,
     mapping,
+    module,
     number,
+    raw,
     ref,
+    state,
     storage_pid,
     stream,
     tensor,
@@ -220,6 +223,90 @@ def torch_files(canary: Path) -> dict[str, bytes]:
         "tar": tar.getvalue(),
         "bare_pickle_of_state_dict": P2 + mapping(a=number(1)) + STOP,
     }
+
+
+def torch_disguises(canary: Path, exhausting: dict[str, bytes]) -> dict[str, bytes]:
+    """The attacks on network pickles once more, inside of torch's containers; all to be refused.
+
+    Args:
+        canary: what an attack that works leaves behind.
+        exhausting: pickles that cost more than they weigh, by name.
+    """
+    shell = call(ref("posix", "system"), text(f"touch {canary}"))
+    source = f"open({str(canary)!r}, 'w')"
+    inner = P2 + shell + STOP
+    good, old = zipped(), legacy()
+    held = _pid("0", 64)
+    zero, one = number(0), number(1)
+    load_bytes = call(ref("torch.storage", "_load_from_bytes"), raw(inner))
+    first, end = good.find(b"PK\x01\x02"), good.rfind(b"PK\x05\x06")
+
+    def archive(value: bytes) -> bytes:
+        return zipped(P2 + value + STOP)
+
+    def view(*args: bytes) -> bytes:
+        return archive(mapping(**{"lin0.model.1.weight": tensor(held, *args)}))
+
+    def old_view(*args: bytes) -> bytes:
+        return stream(mapping(a=tensor(storage_pid(4), *args)), bytes(16), numel=4)
+
+    wide = many(number(1 << 20), number(1 << 20))
+    network = module(state(parameters=mapping(w=tensor(held))), source=source)
+    out = {
+        "zip_stride_zero": view(zero, wide, many(zero, zero)),
+        "zip_stride_negative": view(number(63), many(number(64)), many(number(-1))),
+        "zip_offset_beyond": view(one, many(number(64)), many(one)),
+        "zip_offset_negative": view(number(-1), many(number(64)), many(one)),
+        "zip_size_wraps": view(zero, many(number(1 << 32), number(1 << 32)), many(one, one)),
+        "zip_size_text": view(zero, many(text("64")), many(one)),
+        "legacy_stride_zero": old_view(zero, wide, many(zero, zero)),
+        "legacy_offset_beyond": old_view(one, many(number(4)), many(one)),
+        "legacy_load_from_bytes": stream(load_bytes, b"", numel=0),
+        "legacy_keys_system": stream(storage_pid(4), bytes(16), numel=4, keys=shell),
+        "legacy_pid_system": stream(shell + PERSID, bytes(16), numel=4),
+        "legacy_magic_system": P2 + shell + STOP + old,
+        "legacy_big_endian": old.replace(b"\x88", b"\x89", 1),
+        "pti_source": archive(network),
+        "pti_source_in_dict": archive(mapping(G_ema=network)),
+        "pti_system_in_state": archive(module(mapping(_parameters=shell), source=source)),
+        "pti_load_from_bytes": archive(module(state(parameters=mapping(w=tensor(load_bytes))))),
+        "pti_version": archive(module(state(), version=7, source=source)),
+        "rosinality_system_in_args": archive(mapping(g=ORDERED, g_ema=ORDERED, args=shell)),
+        "rosinality_system_in_state": archive(mapping(g_ema=mapping(a=shell))),
+        "rosinality_no_tensors": archive(mapping(g_ema=ORDERED, latent_avg=tensor(held))),
+        "rosinality_namespace_call": archive(
+            mapping(g_ema=ORDERED, args=call(ref("argparse", "Namespace"), shell))
+        ),
+        "rosinality_argument_parser": archive(
+            mapping(g_ema=ORDERED, args=call(ref("argparse", "ArgumentParser"), text("x")))
+        ),
+        "e4e_system_in_opts": archive(mapping(state_dict=ORDERED, opts=mapping(a=shell))),
+        "e4e_path_in_opts": archive(
+            mapping(state_dict=ORDERED, opts=mapping(a=call(ref("pathlib", "PosixPath"))))
+        ),
+        "zip_root_above": zipped(root=".."),
+        "zip_root_absolute": zipped(root="/tmp"),
+        "zip_name_colon_dots": zipped(extra={"archive/data/../../../x": b""}),
+        "zip_local_extra": _patched(good, 28, b"\xff\xff"),
+        "zip_local_method": _patched(good, 8, b"\x08\x00"),
+        "zip_local_magic": _patched(good, 0, b"PK\x03\x05"),
+        "zip_directory_magic": _patched(good, first, b"PK\x01\x03"),
+        "zip_comment_beyond": _patched(good, end + 20, b"\xff\xff"),
+        "zip_count_zero": _patched(good, end + 8, b"\0\0\0\0"),
+        "zip_directory_twice": good[:end] + good[first:],
+        "polyglot_pickle_zip": inner + good,
+        "polyglot_legacy_zip": old + good,
+        "polyglot_zip_pickle": good + inner,
+        "polyglot_png_zip": b"\x89PNG\r\n\x1a\n" + good,
+        "polyglot_zip_in_zip": zipped(good),
+    }
+    for name in (
+        "memo_array", "hash_shared_tuple", "hash_collisions", "shared_lists", "deep_tuples",
+        "huge_bytes", "huge_text", "huge_frame", "huge_integer", "long_integer", "long_name",
+        "set_again", "dict_in_itself",
+    ):  # fmt: skip
+        out[f"zip_{name}"] = zipped(exhausting[name])
+    return out
 
 
 def safe(
@@ -450,6 +537,118 @@ def numpy_files(canary: Path) -> dict[str, bytes]:
         "noise_four.npz": npz({"a.npy": npy(form.format("<f4", "(1, 1, 1, 1)"), bytes(4))}),
         "noise_array.npy": good,
         "deflate_garbage.npz": _garbage(good),
+        **_numpy_headers(),
+        **_numpy_archives(canary, good),
+    }
+
+
+def _numpy_headers() -> dict[str, bytes]:
+    """Headers that say something else than numpy does about an array of numbers."""
+
+    def array(text: str, size: int = 4, version: bytes = b"\x01\x00") -> bytes:
+        return npy(text + "\n", bytes(size), version)
+
+    def typed(descr: str, size: int = 4) -> bytes:
+        return array(f"{{'descr': {descr}, 'fortran_order': False, 'shape': (1,), }}", size)
+
+    def shaped(shape: str, size: int = 4) -> bytes:
+        return array(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}", size)
+
+    return {
+        "header_object.npy": typed("'|O'", 8),
+        "header_object_pickle.npy": npy(
+            "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n",
+            P2 + call(ref("posix", "system"), text("true")) + STOP,
+        ),
+        "header_datetime.npy": typed("'<M8[ns]'", 8),
+        "header_complex.npy": typed("'<c8'", 8),
+        "header_void.npy": typed("'|V4'"),
+        "header_long_double.npy": typed("'<f16'", 16),
+        "header_boolean.npy": typed("'|b1'", 1),
+        "header_nested.npy": typed("[('a', [('b', '<f4')])]"),
+        "header_subarray.npy": typed("('<f4', (2,))", 8),
+        "header_expression.npy": shaped("(2**60,)"),
+        "header_list.npy": shaped("[1]"),
+        "header_long.npy": shaped("(1L,)"),
+        "header_float.npy": shaped("(1.0,)"),
+        "header_true.npy": shaped("(True,)"),
+        "header_hexadecimal.npy": shaped("(0x1,)"),
+        "header_digits.npy": shaped(f"({'9' * 3000},)"),
+        "header_brackets.npy": shaped("(" * 1500 + ")" * 1500),
+        "header_superscript.npy": shaped("(\xb9,)".encode("latin1").decode("latin1")),
+        "header_order_number.npy": array("{'descr': '<f4', 'fortran_order': 1, 'shape': (1,), }"),
+        "header_more_keys.npy": array(
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'x': 1, }"
+        ),
+        "header_no_shape.npy": array("{'descr': '<f4', 'fortran_order': False, }"),
+        "header_code_behind.npy": array(
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), } or exit()"
+        ),
+        "header_two.npy": array("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }" * 2),
+        "header_not_ascii.npy": array(
+            "{'descr': '<f4\u0661', 'fortran_order': False, 'shape': (1,), }", 4, b"\x03\x00"
+        ),
+        "header_empty.npy": array(""),
+        "header_zero_times_huge.npy": shaped(f"(0, {1 << 39})", 0),
+        "minor_version.npy": array("{'descr': '<f4', 'fortran_order': False, }", 4, b"\x01\x01"),
+        "half_nan.npy": npy(
+            "{'descr': '<f2', 'fortran_order': False, 'shape': (1,), }\n", b"\x00\x7e"
+        ),
+        "infinity.npy": npy(
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }\n",
+            struct.pack("<d", float("inf")),
+        ),
+    }
+
+
+def _numpy_archives(canary: Path, good: bytes) -> dict[str, bytes]:
+    """Archives that are no collection of arrays, or lie about what is in them."""
+    archive, packed = npz({"w.npy": good}), npz({"w.npy": good}, zipfile.ZIP_DEFLATED)
+    first, end = archive.find(b"PK\x01\x02"), archive.rfind(b"PK\x05\x06")
+    packed_first = packed.find(b"PK\x01\x02")
+    shell = P2 + call(ref("posix", "system"), text(f"touch {canary}")) + STOP
+    link = io.BytesIO()
+    with zipfile.ZipFile(link, "w") as z:
+        info = zipfile.ZipInfo("w.npy")
+        info.external_attr = 0o120777 << 16
+        z.writestr(info, "/etc/passwd")
+    bomb = npy(
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 16000, 2000), }\n",
+        bytes(128_000_000),
+    )
+    return {
+        "pickle_inside.npz": npz({"w.npy": shell}),
+        "pickle_member.npz": npz({"w.pkl": shell}),
+        "pickle_in_front.npz": shell + archive,
+        "archive_inside.npz": npz({"w.npy": archive}),
+        "torch_inside.npz": zipped(),
+        "safetensors_inside.npz": npz({"w.npy": safe()}),
+        "link.npz": link.getvalue(),
+        "folder.npz": npz({"w.npy/": b""}),
+        "no_name.npz": npz({".npy": good}),
+        "windows_name.npz": npz({"C:\\w.npy": good}),
+        "newline_name.npz": npz({"w\n.npy": good}),
+        "unicode_name.npz": npz({"\u202ew.npy": good}),
+        "long_name.npz": npz({"w" * 5000 + ".npy": good}),
+        "nul_name.npz": archive.replace(b"w.npy", b"w\0npy"),
+        "bzip2.npz": npz({"w.npy": good}, zipfile.ZIP_BZIP2),
+        "lzma.npz": npz({"w.npy": good}, zipfile.ZIP_LZMA),
+        "bomb_of_two.npz": npz({"a.npy": bomb, "b.npy": bomb}, zipfile.ZIP_DEFLATED),
+        "bomb_says_little.npz": _patched(
+            npz({"w.npy": bomb}, zipfile.ZIP_DEFLATED),
+            npz({"w.npy": bomb}, zipfile.ZIP_DEFLATED).find(b"PK\x01\x02") + 24,
+            struct.pack("<I", 100),
+        ),
+        "packed_size.npz": _patched(packed, packed_first + 20, b"\x01\0\0\0"),
+        "packed_crc.npz": _patched(packed, packed_first + 16, b"\0\0\0\0"),
+        "zip64_sizes.npz": _patched(archive, first + 20, b"\xff" * 8),
+        "local_name.npz": _patched(archive, 30, b"v.npy"),
+        "local_magic.npz": _patched(archive, 0, b"PK\x03\x05"),
+        "local_extra.npz": _patched(archive, 28, b"\xff\xff"),
+        "directory_magic.npz": _patched(archive, first, b"PK\x01\x03"),
+        "directory_size.npz": _patched(archive, end + 12, b"\xff\xff\xff\x7f"),
+        "directory_offset.npz": _patched(archive, end + 16, b"\xff\xff\xff\x7f"),
+        "noise_packed_text.npz": npz({"noise.npy": b"\x93NUMPY" * 10}, zipfile.ZIP_DEFLATED),
     }
 
 

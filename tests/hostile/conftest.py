@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from .sandbox import Sandbox
+from tests.forkserver import ForkServer
 
 
 @pytest.fixture(scope="session")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    box = Sandbox(tmp_path_factory.getbasetemp() / "canary")
-    yield box
-    box.close()
+def sandbox() -> Iterator[ForkServer]:
+    server = ForkServer("tests.hostile.sandbox")
+    yield server
+    server.close()

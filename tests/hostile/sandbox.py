@@ -1,32 +1,69 @@
 """Reads files in forked children with little memory and time, and says what happened.
 
-Run as a program: it imports the package once, then forks for every path that comes in on standard
-input and answers each with one line of JSON. A fresh process does this because a fork of the test
-process could inherit thread pools.
+While a file is read an audit hook stands guard: whatever would run, import, start, connect or
+write something ends the reading and is reported. Run as a program, this serves its functions; see
+`tests.forkserver`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
-import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pyfacelat import checkpoints, latents, zoo
+from tests.forkserver import serve
+
+from . import mutations
+
 MEMORY = 600 << 20
 SECONDS = 10
-ROOT = Path(__file__).resolve().parents[2]
+FORBIDDEN = (
+    "compile", "exec", "import", "code.", "function.__new__", "marshal.", "pickle.", "ctypes.",
+    "os.", "subprocess.", "pty.", "shutil.", "socket.", "urllib.", "tempfile.", "mmap.", "fcntl.",
+    "signal.", "webbrowser.", "cpython.", "builtins.input", "builtins.breakpoint", "sys.settrace",
+    "sys.setprofile", "sys.addaudithook",
+)  # fmt: skip
+"""Beginnings of the audit events that no reading of a file may cause."""
+
+
+class Forbidden(BaseException):
+    """What was read did something. No reader can catch this by accident."""
+
+
+class Guard:
+    """An audit hook (there is no way to remove one) that acts only while `path` is being read."""
+
+    def __init__(self) -> None:
+        self.path: str | None = None
+        self.seen: list[str] = []
+        sys.addaudithook(self)
+
+    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
+        if self.path is None:
+            return
+        if event == "open":
+            name, mode = args[0], args[1]
+            # os.open has no mode; its flags say whether it writes.
+            writes = any(c in mode for c in "wax+") if mode else args[2] & (os.O_WRONLY | os.O_RDWR)
+            # A number is a file that is open already.
+            if not writes and (isinstance(name, int) or os.fspath(name) == self.path):
+                return
+        elif not event.startswith(FORBIDDEN):
+            return
+        self.path = None  # what reports this may do as it likes
+        self.seen.append(f"{event} {args[:2]!r}"[:200])
+        raise Forbidden(self.seen[-1])
 
 
 def load(path: str) -> str:
     """Load a file as the package would, and say what it is."""
-    from pyfacelat import checkpoints, latents, zoo
-
     if path.endswith((".npz", ".npy")):
         latents.load_noise(path) if "noise" in path else latents.load_latents(path)
         return "latents"
@@ -36,89 +73,105 @@ def load(path: str) -> str:
     return "generator"
 
 
-def attempt(path: str) -> dict[str, Any]:
+def attempt(path: str, guard: Guard) -> dict[str, Any]:
     """Outcome of one load: "ok" or the exception's class, message, CPU seconds and megabytes."""
-    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    out: dict[str, Any] = {"outcome": "ok", "message": "", "file": "", "reason": ""}
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    spent = int(usage.ru_utime + usage.ru_stime)
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS, resource.RLIM_INFINITY))
+    signal.alarm(12 * SECONDS)  # for what waits; machines are shared
+    start, before = time.process_time(), usage.ru_maxrss
+    out: dict[str, Any] = {"outcome": "ok", "message": "", "file": "", "reason": "", "place": ""}
+    guard.path = path
     try:
         out["message"] = load(path)
     except BaseException as error:
+        guard.path = None
         out["outcome"] = type(error).__name__
         out["message"] = str(error)[:2000]
-        out["file"] = getattr(error, "file", "")
-        out["reason"] = getattr(error, "reason", "")
-        out["place"] = getattr(error, "place", "")
+        for field in ("file", "reason", "place"):
+            out[field] = getattr(error, field, "")
+    guard.path = None
     out["seconds"] = time.process_time() - start
     out["mb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    out["seen"] = guard.seen
     return out
 
 
-def _child(paths: list[str], write: int) -> None:
+def limit_memory() -> None:
+    """Allow this process `MEMORY` more bytes than it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    with os.fdopen(write, "w") as out:
-        for path in paths:
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            spent = int(used.ru_utime + used.ru_stime)
-            resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS, resource.RLIM_INFINITY))
-            signal.alarm(12 * SECONDS)  # for what waits; machines are shared
-            print(json.dumps(attempt(path)), file=out, flush=True)
 
 
-def serve() -> None:
-    import pyfacelat.latents
-    import pyfacelat.zoo  # noqa: F401
+def complaint(path: str, found: dict[str, Any], *, megabytes: float, refused: bool) -> str:
+    """What is wrong with an outcome; "" where nothing is.
 
-    for line in sys.stdin:
-        paths = json.loads(line)
-        read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(read)
-            try:
-                _child(paths, write)
-            finally:
-                os._exit(0)
-        os.close(write)
-        with os.fdopen(read) as answers:
-            lines = answers.read().splitlines()
-        _, status = os.waitpid(pid, 0)
-        found = [json.loads(text) for text in lines]
-        if len(found) < len(paths):
-            died = {"outcome": f"died with status {status}", "message": paths[len(found)]}
-            found.append({**died, "seconds": 0.0, "mb": 0.0, "file": "", "reason": ""})
-        print(json.dumps(found), flush=True)
+    Args:
+        path: of the file.
+        found: see `attempt`.
+        megabytes: as much as reading may take.
+        refused: whether the file has to be refused, or may be.
+    """
+    message = found["message"]
+    if found["seen"]:
+        return f"did something: {found['seen']}"
+    if found["seconds"] > SECONDS or found["mb"] > megabytes:
+        return f"{found['seconds']:.1f} s, {found['mb']:.0f} MB"
+    if found["outcome"] == "ok" and not refused:
+        return ""
+    if found["outcome"] != "CheckpointError":
+        return f"{found['outcome']} {message[:300]}"
+    if found["file"] != path or not found["reason"] or path not in message:
+        return f"names neither file nor reason: {message[:300]}"
+    if "more memory than there is" in message:
+        return "took all the memory that it was given"
+    if not message.isprintable() or len(message) > 1000:
+        return f"message {message[:200]!r}"
+    return ""
 
 
-class Sandbox:
-    """The program above, for as long as a test session needs it."""
+def read(paths: list[str]) -> Iterator[Any]:
+    """Read files one after the other; their outcomes."""
+    limit_memory()
+    guard = Guard()
+    for path in paths:
+        yield attempt(path, guard)
 
-    def __init__(self, canary: Path) -> None:
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        self.canary = canary
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.sandbox"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=environment,
-        )
 
-    def __call__(self, paths: Iterable[Path]) -> list[dict[str, Any]]:
-        """Load files one after the other in one child; a crash ends the list."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(json.dumps([str(path) for path in paths]) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())  # type: ignore[no-any-return]
+def mutate(kind: str, first: int, count: int) -> Iterator[Any]:
+    """Read mutations number `first` and on of a kind of file; complaints, then the outcomes."""
+    limit_memory()
+    guard = Guard()
+    outcomes: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(first, first + count):
+            path = f"{folder}/{index}{mutations.SUFFIXES[kind]}"
+            data = mutations.mutation(BASES[kind], index)
+            Path(path).write_bytes(data)
+            found = attempt(path, guard)
+            outcomes[found["outcome"]] = outcomes.get(found["outcome"], 0) + 1
+            wrong = complaint(path, found, megabytes=MEMORY >> 21, refused=False)
+            if wrong:
+                yield f"{kind} {index}: {wrong}"
+            os.unlink(path)
+    yield outcomes
 
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(10)
+
+BASES: dict[str, list[bytes]] = {}
+
+
+def warm_up() -> None:
+    """Read every valid file once, so that what is imported late is imported before the guard."""
+    BASES.update(mutations.bases())
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, contents in BASES.items():
+            for index, data in enumerate(contents):
+                path = Path(folder) / f"{index}{mutations.SUFFIXES[kind]}"
+                path.write_bytes(data)
+                load(str(path))
 
 
 if __name__ == "__main__":
-    serve()
+    warm_up()
+    serve({"read": read, "mutate": mutate})
