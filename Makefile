@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | format | clean
+# make demo | test | bench | fuzz | lint | format | clean
 #
 # Everything runs in .venv, made on first use. PYTHON picks the interpreter, TORCH what is installed as
 # torch (TORCH="torch==2.13.0" and the like), PYFACELAT_CUDA_ARCHS what the kernels are built for.
@@ -6,6 +6,7 @@
 PYTHON ?= python3
 TORCH ?= torch
 TEST_WORKERS ?= 2
+FUZZ_SECONDS ?= 600
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ TYPED := $(wildcard pyfacelat/__init__.py pyfacelat/__main__.py pyfacelat/errors
 CXX_FILES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu tests/simt/*.h tests/simt/*.cpp tests/simt/*.cu)
 PYTHON_FILES := setup.py build_backend kernels pyfacelat tests $(wildcard bench)
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench fuzz lint format clean
 
 demo: $(VENV)/.core
 	$(BIN)/pyfacelat demo
@@ -30,6 +31,14 @@ test: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest -q bench
+
+# The readers of files, on one core; an input that breaks them is left beside build/fuzz.
+fuzz: $(VENV)/.dev
+	$(PIP) install --quiet -e ".[fuzz]"
+	@mkdir -p build/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile.fuzz build/fuzz tests/hostile/corpus \
+		-dict=tests/hostile/fuzz.dict -max_total_time=$(FUZZ_SECONDS) -max_len=32768 \
+		-timeout=10 -rss_limit_mb=2048 -artifact_prefix=build/fuzz- -print_final_stats=1
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(PYTHON_FILES)

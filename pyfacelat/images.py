@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pyfacelat.errors import ImageError
@@ -32,8 +32,9 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any,
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 """What names of such files end in, usually."""
-MAX_PIXELS = 64_000_000
+MAX_PIXELS = 50_000_000
 """Largest image that is decoded, in pixels; known from the header, before decoding."""
+_ORIENTATION = 0x0112  # EXIF's tag
 
 
 def load_image(source: ImageSource, *, size: int | None = None) -> Tensor:
@@ -125,15 +126,20 @@ def open_image(source: str | os.PathLike[str] | Image.Image | np.ndarray[Any, An
         )
     path = Path(source)
     try:
-        mode = path.stat().st_mode
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
-    if not stat.S_ISREG(mode):  # checked before opening: a FIFO would block for ever
-        raise ImageError(f"{path}: expected a regular file")
+        why = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path}: cannot be read: {why}") from None
     try:
-        with warnings.catch_warnings():
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise ImageError(f"{path}: expected a regular file")
+        with warnings.catch_warnings(), os.fdopen(handle, "rb") as file:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            # An open file: PIL maps files that it opens itself, and a map of a file that
+            # somebody shortens kills the process.
+            with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise ImageError(
@@ -144,15 +150,16 @@ def open_image(source: str | os.PathLike[str] | Image.Image | np.ndarray[Any, An
                 image.seek(0)
                 image.load()
                 return _to_rgb(image)
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
-        known = ", ".join(FORMATS)
-        raise ImageError(
-            f"{path}: not a readable image ({error}); known formats: {known}"
-        ) from None
+    except ImageError as error:
+        text = str(error)
+        raise ImageError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path}: expected at most {MAX_PIXELS} pixels, got far more") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not a readable image; known are {', '.join(FORMATS)}") from None
+    except Exception as error:  # whatever a decoder stumbles over
+        reason = f"{type(error).__name__}: {ascii(str(error))[1:-1][:200]}"
+        raise ImageError(f"{path}: not a readable image ({reason})") from None
 
 
 def center_square(image: Image.Image, size: int) -> np.ndarray[Any, Any]:
@@ -223,7 +230,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise ImageError(f"expected at least one pixel, got {image.size[0]} x {image.size[1]}")
     if image.mode == "F":
         raise ImageError("mode F: float images have no fixed range; give a tensor in [-1, 1]")
-    image = ImageOps.exif_transpose(image)
+    if image.mode == "LAB":
+        raise ImageError("mode LAB: expected grey, palette, RGB, YCbCr, HSV or CMYK, got CIELAB")
+    # Copies are made only where they are needed: at the limit of pixels each takes 200 MB.
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         # PIL's own convert() clips 16-bit greys at 255; a scan would come out white.
         values = np.asarray(image).astype(np.float64)
@@ -233,9 +244,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             )
         image = Image.fromarray(np.round(values / 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        below = Image.new("RGB", rgba.size, "white")
+        below.paste(rgba, mask=rgba)
+        return below
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _checked_tensor(images: Tensor) -> Tensor:

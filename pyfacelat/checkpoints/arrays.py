@@ -41,6 +41,7 @@ _MAX_VISITS = 20_000
 _MAX_HEADER_BYTES = 4096
 _MAX_NAME_CHARS = 200
 _DTYPES = ("<f2", "<f4", "<f8")
+_INTEGERS = ("|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8")
 _OBJECT = "|O"
 _MIN_ALLOWANCE = 64 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -52,8 +53,12 @@ _NPY_HEADER = re.compile(
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 
 
-def read_arrays(source: Source) -> dict[str, Tensor]:
+def read_arrays(source: Source, *, integers: bool = False) -> dict[str, Tensor]:
     """Every array of a file by its name; one that stands alone is called "".
+
+    Args:
+        source: the file.
+        integers: take numpy's arrays of integers as well, as people store points.
 
     Returns:
         float32 tensors, contiguous and finite, in the order of the file.
@@ -63,23 +68,23 @@ def read_arrays(source: Source) -> dict[str, Tensor]:
             floating-point numbers.
     """
     try:
-        return _read(source)
+        return _read(source, _DTYPES + _INTEGERS if integers else _DTYPES)
     except MemoryError:
         raise CheckpointError(source.name, "needs more memory than there is") from None
 
 
-def _read(source: Source) -> dict[str, Tensor]:
+def _read(source: Source, dtypes: tuple[str, ...]) -> dict[str, Tensor]:
     data = source.data
     start = bytes(data[:64])
     if start[:6] == _NPY_MAGIC:
-        value = _parse_npy(source, bytes(data), "")
+        value = _parse_npy(source, bytes(data), "", dtypes)
         return {"": value} if isinstance(value, Tensor) else _flatten(source, value)
     # An archive of torch.save begins with its pickle.
     torch_zip = start[:2] == b"PK" and b"/data.pkl" in start
     if torch_zip or (start[:1] == b"\x80" and LEGACY_MAGIC_BYTES in start[:24]):
         return _flatten(source, read_torch_object(source))
     if start[:2] == b"PK":
-        return _read_npz(source, bytes(data))
+        return _read_npz(source, bytes(data), dtypes)
     source.fail("is neither .npz nor .npy, nor a file of torch.save")
 
 
@@ -161,7 +166,7 @@ def _tensor(source: Source, value: Any, place: str) -> Tensor:
 # numpy's files
 
 
-def _read_npz(source: Source, data: bytes) -> dict[str, Tensor]:
+def _read_npz(source: Source, data: bytes, dtypes: tuple[str, ...]) -> dict[str, Tensor]:
     # Random numbers hardly compress; a member that expands a lot is no array of latents.
     allowance = max(_MIN_ALLOWANCE, 8 * len(data))
     out: dict[str, Tensor] = {}
@@ -187,7 +192,7 @@ def _read_npz(source: Source, data: bytes) -> dict[str, Tensor]:
                     content = file.read(member.file_size + 1)
                 if len(content) != member.file_size:
                     source.fail("is longer or shorter than announced", place)
-                value = _parse_npy(source, content, place)
+                value = _parse_npy(source, content, place, dtypes)
                 if not isinstance(value, Tensor):
                     source.fail("an array of objects", place)
                 out[name] = value
@@ -201,7 +206,7 @@ def _read_npz(source: Source, data: bytes) -> dict[str, Tensor]:
     return out
 
 
-def _parse_npy(source: Source, data: bytes, place: str) -> Tensor | object:
+def _parse_npy(source: Source, data: bytes, place: str, dtypes: tuple[str, ...]) -> Tensor | object:
     """An array in numpy's format, versions 1 to 3; a pickled one as what is in it."""
     if data[:6] != _NPY_MAGIC or len(data) < 12 or data[6] not in (1, 2, 3) or data[7] != 0:
         source.fail("is no array in numpy's format", place)
@@ -217,8 +222,8 @@ def _parse_npy(source: Source, data: bytes, place: str) -> Tensor | object:
     descr, fortran, sides = match.groups()
     if descr == _OBJECT and not place:
         return pickled_object(source, memoryview(data), start)
-    if descr not in _DTYPES:
-        source.fail(f"dtype {ascii(descr)}; expected one of {', '.join(_DTYPES)}", place)
+    if descr not in dtypes:
+        source.fail(f"dtype {ascii(descr)}; expected one of {', '.join(dtypes)}", place)
     shape = tuple(int(side) for side in sides.replace(",", " ").split())
     dtype = np.dtype(descr)
     if len(shape) > 8 or math.prod(shape) * dtype.itemsize != len(data) - start:

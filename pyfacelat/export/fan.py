@@ -185,7 +185,7 @@ def export_fan(
         path = Path(out)
         say(f"writing {path}")
         _write(path, lambda temporary: shutil.copyfile(kept, temporary))
-    nodes = len(onnx.load(str(path)).graph.node)
+    nodes = len(onnx.load(str(path), load_external_data=False).graph.node)
     seconds = time.perf_counter() - began
     return ExportReport(path, options, nodes, path.stat().st_size, differences, cached, seconds)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyfacelat.checkpoints.arrays import read_arrays
+from pyfacelat.checkpoints.source import Source
 from pyfacelat.errors import LandmarkError
 from pyfacelat.faces.groups import NUM_LANDMARKS, OUTER_EYE_CORNERS
 
@@ -202,8 +205,13 @@ def load_points(
     path = Path(path)
     name = f"{name}: {path}"
     try:
-        if path.stat().st_size > _MAX_POINT_FILE:
-            raise LandmarkError(f"{name}: expected at most {_MAX_POINT_FILE} bytes")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # checked before opening: a FIFO would block for ever
+            raise LandmarkError(f"{name}: expected a regular file")
+        if status.st_size > _MAX_POINT_FILE:
+            raise LandmarkError(
+                f"{name}: expected at most {_MAX_POINT_FILE} bytes, got {status.st_size}"
+            )
         size: float | None = None
         if path.suffix == ".json":
             content = json.loads(path.read_text())
@@ -212,10 +220,11 @@ def load_points(
                 content = content.get("points")
             values = np.asarray(content, dtype=np.float64)
         elif path.suffix in (".npy", ".npz"):
-            loaded = np.load(path, allow_pickle=False)
-            values = np.asarray(
-                loaded["landmarks"] if path.suffix == ".npz" else loaded, np.float64
-            )
+            arrays = read_arrays(Source.open(path), integers=True)
+            wanted = "landmarks" if path.suffix == ".npz" else ""
+            if wanted not in arrays:
+                raise LandmarkError(f"{name}: has no array called {wanted}")
+            values = arrays[wanted].numpy().astype(np.float64)
         else:
             lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
             rows = [line for line in lines if line and line[0] not in "{}" and ":" not in line]
@@ -224,8 +233,9 @@ def load_points(
         raise
     except OSError as error:
         raise LandmarkError(f"{name}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, KeyError, EOFError, RecursionError) as error:
-        raise LandmarkError(f"{name}: not a file of 68 points ({error})") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = ascii(str(error))[1:-1][:200]
+        raise LandmarkError(f"{name}: not a file of 68 points ({reason})") from None
     return check_points(torch.from_numpy(values), name=name), size
 
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from pyfacelat.errors import CheckpointError, ConfigError, OutdirBusyError
@@ -77,7 +77,7 @@ class Outdir:
             OSError: it cannot be written; the states that are there stay.
         """
         about = {"identity": identity, "digest": _digest(tensors, identity)}
-        content = save(tensors, metadata=about)
+        content = safetensors.torch.save(tensors, metadata=about)
         write_atomically(self.path / _STATE, content, keep=self.path / _PREVIOUS)
 
     def try_save_state(self, tensors: dict[str, Tensor], identity: str) -> None:
@@ -208,7 +208,7 @@ def _digest(tensors: Mapping[str, Tensor], identity: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).numpy().data)
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)  # numpy has no bfloat16
     return digest.hexdigest()
 
 
@@ -222,13 +222,13 @@ def _read_state(path: Path, identity: str) -> dict[str, Tensor]:
     """
     try:
         content = path.read_bytes()
-        tensors = load(content)
+        tensors = safetensors.torch.load(content)
         length = int.from_bytes(content[:8], "little")
         about = json.loads(content[8 : 8 + length])["__metadata__"]
         owner, digest = str(about["identity"]), about["digest"]
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise _Damaged(path, f"damaged: {error}") from None
     if _digest(tensors, owner) != digest:
         raise _Damaged(path, "damaged: its content does not have the digest it was written with")

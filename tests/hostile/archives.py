@@ -42,7 +42,7 @@ def _pid(key: str, numel: int, kind: str = "FloatStorage") -> bytes:
     return many(text("storage"), ref("torch", kind), text(key), text("cpu"), number(numel)) + PERSID
 
 
-def _lins(pid: Any = _pid, scale: int = 1) -> bytes:
+def state_dict(pid: Any = _pid, scale: int = 1) -> bytes:
     """A state dict of LPIPS weights, the smallest network that is known."""
     body = b""
     for i, c in enumerate(LINS):
@@ -62,7 +62,7 @@ def zipped(
     method: int = zipfile.ZIP_STORED,
 ) -> bytes:
     """A torch.save archive; valid without arguments."""
-    members = {f"{root}/data.pkl": P2 + _lins() + STOP if pickle is None else pickle}
+    members = {f"{root}/data.pkl": P2 + state_dict() + STOP if pickle is None else pickle}
     members |= {f"{root}/data/{i}": bytes(4 * c) for i, c in enumerate(LINS)}
     members |= {f"{root}/byteorder": b"little", f"{root}/version": b"3\n", **(extra or {})}
     out = io.BytesIO()
@@ -81,7 +81,7 @@ def legacy() -> bytes:
         return storage_pid(numel, key=key)
 
     keys = b"]" + MARK + b"".join(text(str(i)) for i in range(5)) + b"e"
-    parts = [number(0x1950A86A20F9469CFC6C), number(1001), info, _lins(pid), keys]
+    parts = [number(0x1950A86A20F9469CFC6C), number(1001), info, state_dict(pid), keys]
     out = b"".join(P2 + part + STOP for part in parts)
     return out + b"".join(struct.pack("<q", c) + bytes(4 * c) for c in LINS)
 
@@ -193,7 +193,7 @@ def torch_files(canary: Path) -> dict[str, bytes]:
         "pti": zipped(P2 + persistence + STOP),
         "lins_small": zipped(P2 + mapping(**{"lin0.model.1.weight": tensor(_pid("0", 64))}) + STOP),
         "lins_transposed": zipped(
-            (P2 + _lins() + STOP).replace(
+            (P2 + state_dict() + STOP).replace(
                 many(number(1), number(128), number(1), number(1)),
                 many(number(128), number(1), number(1), number(1)),
             )
@@ -209,10 +209,10 @@ def torch_files(canary: Path) -> dict[str, bytes]:
             )
             + STOP
         ),
-        "integers": zipped(P2 + _lins(lambda k, n: _pid(k, n, "IntStorage")) + STOP),
+        "integers": zipped(P2 + state_dict(lambda k, n: _pid(k, n, "IntStorage")) + STOP),
         "not_finite": zipped(extra={"archive/data/0": b"\xff" * 256}),
-        "pickle_trailing": zipped(P2 + _lins() + STOP + b"N."),
-        "pickle_truncated": zipped((P2 + _lins() + STOP)[:-10]),
+        "pickle_trailing": zipped(P2 + state_dict() + STOP + b"N."),
+        "pickle_truncated": zipped((P2 + state_dict() + STOP)[:-10]),
         "legacy_system": stream(shell, b"", numel=0),
         "legacy_half": old[: len(old) // 2],
         "legacy_trailing": old + b"\0",

@@ -13,14 +13,18 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pyfacelat import checkpoints, latents, zoo
+from PIL import Image
+
+from pyfacelat import checkpoints, images, latents, zoo
+from pyfacelat.faces import landmarks
 from tests.forkserver import serve
 
-from . import mutations
+from . import fuzz_inputs, mutations
 
 MEMORY = 600 << 20
 SECONDS = 10
@@ -73,7 +77,7 @@ def load(path: str) -> str:
     return "generator"
 
 
-def attempt(path: str, guard: Guard) -> dict[str, Any]:
+def attempt(path: str, guard: Guard, load: Callable[[str], Any] = load) -> dict[str, Any]:
     """Outcome of one load: "ok" or the exception's class, message, CPU seconds and megabytes."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     spent = int(usage.ru_utime + usage.ru_stime)
@@ -81,9 +85,10 @@ def attempt(path: str, guard: Guard) -> dict[str, Any]:
     signal.alarm(12 * SECONDS)  # for what waits; machines are shared
     start, before = time.process_time(), usage.ru_maxrss
     out: dict[str, Any] = {"outcome": "ok", "message": "", "file": "", "reason": "", "place": ""}
-    guard.path = path
+    guard.path, guard.seen = path, []
+    value = None
     try:
-        out["message"] = load(path)
+        value = load(path)
     except BaseException as error:
         guard.path = None
         out["outcome"] = type(error).__name__
@@ -94,13 +99,14 @@ def attempt(path: str, guard: Guard) -> dict[str, Any]:
     out["seconds"] = time.process_time() - start
     out["mb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     out["seen"] = guard.seen
+    out["value"] = value
     return out
 
 
-def limit_memory() -> None:
-    """Allow this process `MEMORY` more bytes than it has."""
+def limit_memory(size: int = MEMORY) -> None:
+    """Allow this process `size` more bytes than it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + MEMORY
+    limit = pages * resource.getpagesize() + size
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
@@ -139,6 +145,41 @@ def read(paths: list[str]) -> Iterator[Any]:
         yield attempt(path, guard)
 
 
+def look(paths: list[str]) -> Iterator[Any]:
+    """Open files as images: outcomes, sizes, corners and warnings."""
+    limit_memory(500 << 20)
+    guard = Guard()
+    for path in paths:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = attempt(path, guard, images.open_image)
+        image = found.pop("value")
+        if image is not None:
+            assert image.mode == "RGB"
+            found |= {"size": image.size, "corner": image.getpixel((0, 0))}
+        yield {**found, "warnings": [str(warning.message) for warning in caught]}
+
+
+def points(paths: list[str]) -> Iterator[Any]:
+    """Read files of landmarks; their outcomes."""
+    limit_memory()
+    guard = Guard()
+    for path in paths:
+        yield {**attempt(path, guard, landmarks.load_points), "value": None}
+
+
+def corpus() -> Iterator[Any]:
+    """Read the fuzzer's corpus: how many readers refused each input."""
+    limit_memory()
+    guard = Guard()
+    for path in sorted(fuzz_inputs.CORPUS.iterdir()):
+        data = path.read_bytes()
+        guard.path = ""
+        refused = fuzz_inputs.read(data)
+        guard.path = None
+        yield [path.name, refused]
+
+
 def mutate(kind: str, first: int, count: int) -> Iterator[Any]:
     """Read mutations number `first` and on of a kind of file; complaints, then the outcomes."""
     limit_memory()
@@ -170,8 +211,9 @@ def warm_up() -> None:
                 path = Path(folder) / f"{index}{mutations.SUFFIXES[kind]}"
                 path.write_bytes(data)
                 load(str(path))
+    Image.init()
 
 
 if __name__ == "__main__":
     warm_up()
-    serve({"read": read, "mutate": mutate})
+    serve({"read": read, "look": look, "points": points, "corpus": corpus, "mutate": mutate})

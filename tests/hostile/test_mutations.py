@@ -30,6 +30,14 @@ def test_mutations(kind: str, sandbox: ForkServer, tally: Callable[[str, int], N
     tally(f"mutations of {kind} files", COUNT)
 
 
+def test_what_the_fuzzer_found(sandbox: ForkServer, tally: Callable[[str, int], None]) -> None:
+    """Its corpus reaches every line that it ever reached; `make fuzz` goes on from there."""
+    answer = sandbox("corpus")
+    assert answer.exit == 0, answer
+    assert len(answer.values) >= 100 and sum(refused for _, refused in answer.values) > 100
+    tally("inputs of the fuzzer", len(answer.values))
+
+
 def test_mutations_are_the_same_every_time() -> None:
     valid = bases()["npy"]
     assert mutation(valid, 5) == mutation(valid, 5) != mutation(valid, 8)
