@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ _LIMITS = {"channel_base": 1 << 24, "num_mapping_layers": 64, "img_channels": 64
 _DEFAULT_LIMIT = 1 << 16
 
 _Config = TypeVar("_Config")
+_HINTS: dict[type, dict[str, Any]] = {}
 
 
 def expect_kind(checkpoint: Checkpoint, kind: str) -> None:
@@ -61,10 +61,11 @@ def config_of(checkpoint: Checkpoint, kind: str, cls: type[_Config]) -> _Config:
         raise CheckpointError(file, str(error), "config") from None
 
 
-@functools.cache
 def _hints(cls: type) -> dict[str, Any]:
-    """Types of the fields of a dataclass. Python compiles annotations that are strings."""
-    return typing.get_type_hints(cls)
+    """Types of the fields of a dataclass, once: Python compiles annotations that are strings."""
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def _fits(value: Any, hint: Any) -> bool:
