@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pyfacelat.checkpoints.arrays import read_arrays
 from pyfacelat.checkpoints.source import Source
-from pyfacelat.errors import LandmarkError
+from pyfacelat.errors import CheckpointError, LandmarkError
 from pyfacelat.faces.groups import NUM_LANDMARKS, OUTER_EYE_CORNERS
 
 POINT_FILES = (".json", ".npy", ".npz", ".pts", ".txt")
@@ -234,8 +234,10 @@ def load_points(
     except OSError as error:
         raise LandmarkError(f"{name}: cannot be read: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = ascii(str(error))[1:-1][:200]
-        raise LandmarkError(f"{name}: not a file of 68 points ({reason})") from None
+        # A CheckpointError names the file, as this does.
+        text = f"{error.place} {error.reason}" if isinstance(error, CheckpointError) else str(error)
+        reason = ascii(text.strip())
+        raise LandmarkError(f"{name}: not a file of 68 points ({reason[1:-1][:300]})") from None
     return check_points(torch.from_numpy(values), name=name), size
 
 
