@@ -47,7 +47,8 @@ def frames_from_video(
     target.mkdir(parents=True, exist_ok=True)
     files = []
     try:
-        with av.open(os.fspath(video)) as container:
+        # No playlist may make it fetch something from elsewhere.
+        with av.open(os.fspath(video), options={"protocol_whitelist": "file"}) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if stop is not None and number >= stop:
                     break

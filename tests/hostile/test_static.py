@@ -51,7 +51,7 @@ READERS: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
     "onnx.load_model": ((), {}),
     "*.InferenceSession": (("export/",), {}),
     "*.deserialize_cuda_engine": (("export/tensorrt.py",), {}),
-    "av.open": (("video.py",), {}),
+    "av.open": (("video.py", "facespace/frames.py"), {}),
     "ctypes.CDLL": (("_extension.py",), {}),
     "torch.ops.load_library": (("_extension.py",), {}),
     "importlib.import_module": (
