@@ -33,7 +33,8 @@ def principal_plane(latents: Tensor) -> Tensor:
     u, s, _ = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     points = u[:, :2] * s[:2]
     largest = points.gather(0, points.abs().argmax(0, keepdim=True))
-    return (points * torch.where(largest < 0, -1.0, 1.0)).float()
+    signed: Tensor = points * torch.where(largest < 0, -1.0, 1.0)
+    return signed.float()
 
 
 def plane_chart(
