@@ -34,7 +34,8 @@ _EPILOG = """methods (a list with commas):
   balanced                 any preset of the package
   reference:0.05           a preset at another landmark weight
   preset:balanced:steps=100:space=w:pixel=2:outer_lip=3
-                           steps, space, weights by loss term and by landmark group
+                           steps, space, pose, perceptual_mask, landmark_backend, weights by
+                           loss term and by landmark group
   wplus-look-only          reference:space=w+:landmark=0
   layer-swap[:psi=0.5:rows=3-10]
                            rows of B's inversion mixed into A's

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.procface.methods import Projection, pictures
+from bench.procface.methods import Projection, following, pictures
 from bench.procface.networks import Networks
 from bench.procface.pairs import Points
 from pyfacelat.errors import ConfigError
@@ -64,11 +64,7 @@ def follow(config: ProjectionConfig, frame_steps: int) -> ProjectionConfig:
         ConfigError: nothing in the configuration looks at landmarks.
 
     """
-    stages = tuple(
-        replace(stage, latent_noise=0.0)
-        for stage in config.stages
-        if stage.weights.get("landmark", 0) > 0
-    )
+    stages = tuple(replace(stage, latent_noise=0.0) for stage in following(config))
     if not stages:
         raise ConfigError(f"method: {config.preset} has no landmark term, so it follows no track")
     return make_config(replace(config, stages=stages), steps=frame_steps)

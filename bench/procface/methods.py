@@ -6,7 +6,7 @@ A method is named as it is asked for on the command line:
     reference:0.05                a preset at another landmark weight
     preset:balanced:steps=100:space=w:pixel=2:outer_lip=3
                                   a preset with a number of steps, a space, weights by loss term and
-                                  by landmark group
+                                  by landmark group; also pose, perceptual_mask, landmark_backend
     wplus-look-only               reference:space=w+:landmark=0
     layer-swap:psi=0.5:rows=3-10  rows of B's inversion mixed into A's
 """
@@ -32,7 +32,7 @@ from pyfacelat.edits.rows import PUBLISHED_ROWS, row_indices
 from pyfacelat.errors import ConfigError
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.images import from_uint8, to_uint8
-from pyfacelat.projection import PRESETS, ProjectionConfig, Projector, make_config
+from pyfacelat.projection import PRESETS, ProjectionConfig, Projector, Stage, make_config
 from pyfacelat.projection.config import TERMS
 from pyfacelat.projection.result import ProjectionResult
 
@@ -40,6 +40,9 @@ LOOK_ONLY, SWAP = "wplus-look-only", "layer-swap"
 BASELINES = ("reference:0.1", "reference:0.05", "reference:0.01", LOOK_ONLY, SWAP)
 GIVEN = ("A itself", "B itself", "ideal")
 """Pictures that are scored like answers: doing nothing, doing too much, and doing it right."""
+
+_WORDS = ("space", "pose", "perceptual_mask", "landmark_backend")
+"""Settings of a preset that are words."""
 
 CHECKPOINTS = 12
 """Points of the curve of errors over seconds."""
@@ -204,6 +207,11 @@ def given(label: str, batch: Batch, images: Tensor | None = None) -> Answer:
     return Answer(b)
 
 
+def following(config: ProjectionConfig) -> tuple[Stage, ...]:
+    """The stages that look at landmarks."""
+    return tuple(s for s in config.stages if s.uses("landmark") or s.uses("coordinate"))
+
+
 def pictures(images: NDArray[np.uint8]) -> Tensor:
     """uint8 [N,R,R,3] as float [N,3,R,R] in [-1, 1]."""
     return torch.stack([from_uint8(image) for image in images])
@@ -221,8 +229,7 @@ def _method(label: str) -> Method:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"method: expected one of {', '.join(known)}, got {name!r}{hint}")
     config = _configure(name, options, label)
-    follows = any(stage.weights.get("landmark", 0) > 0 for stage in config.stages)
-    return Projection(label, config, TASKS if follows else ("T1", "T2", "T6"))
+    return Projection(label, config, TASKS if following(config) else ("T1", "T2", "T6"))
 
 
 def _configure(preset: str, options: Sequence[str], label: str) -> ProjectionConfig:
@@ -233,10 +240,8 @@ def _configure(preset: str, options: Sequence[str], label: str) -> ProjectionCon
         name, equals, value = option.partition("=")
         if not equals:
             name, value = "landmark", option
-        if name == "space":
-            words["space"] = value
-        elif name == "landmark_backend":
-            words["landmark_backend"] = value
+        if name in _WORDS:
+            words[name] = value
         elif name == "steps":
             words["steps"] = int(_number(value, label, name, whole=True))
         elif name in TERMS:
@@ -244,7 +249,7 @@ def _configure(preset: str, options: Sequence[str], label: str) -> ProjectionCon
         elif name in GROUPS:
             groups[name] = _number(value, label, name)
         else:
-            known = ["steps", "space", "landmark_backend", *TERMS, *GROUPS]
+            known = ["steps", *_WORDS, *TERMS, *GROUPS]
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
             raise ConfigError(f"method: {label!r}: unknown setting {name!r}{hint}")
@@ -271,7 +276,7 @@ def _layer_swap(label: str, options: Sequence[str]) -> LayerSwap:
         else:
             raise ConfigError(f"method: {label!r}: expected psi= or rows=, got {option!r}")
     balanced = make_config("balanced")
-    stages = tuple(s for s in balanced.stages if s.weights.get("landmark", 0) == 0)
+    stages = tuple(s for s in balanced.stages if s not in following(balanced))
     return LayerSwap(label, psi, rows, replace(balanced, stages=stages))
 
 

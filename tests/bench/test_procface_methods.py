@@ -28,9 +28,16 @@ def test_overrides() -> None:
     config = one("preset:balanced:steps=30:space=w:pixel=2:outer_lip=3").config
     assert config.steps == 30 and config.space == "w"
     assert config.stages[0].weights["pixel"] == 2
+    assert one("balanced:pose=keep").config.pose == "keep"
     base = make_config("balanced").group_weights
     for i in range(68):
         assert config.group_weights[i] == (3 if i in GROUPS["outer_lip"] else base[i])
+
+
+def test_coordinates_are_landmarks_too() -> None:
+    method = one("reference:landmark=0:coordinate=1")
+    assert method.tasks[-2:] == ("T5", "T6")
+    assert len(follow(method.config, 3).stages) == 1
 
 
 def test_look_only_has_no_landmark_term_and_no_landmark_tasks() -> None:
