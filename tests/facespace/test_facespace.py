@@ -80,12 +80,13 @@ def test_folders_without_faces(tmp_path: Path) -> None:
 
 
 def test_f6_phases_and_rates() -> None:
-    plan = phases(FitConfig(fine_tune=True))
+    plan = phases(FitConfig(fine_tune=True, cycle_rate=1))
     assert [(p.name, p.epochs) for p in plan] == [
         ("targets", 200), ("cycle 1", 200), ("cycle 2", 200), ("fine-tune", 100)
     ]  # fmt: skip
     np.testing.assert_allclose([p.rate for p in plan], [1e-2, 1e-2, 1e-3, 1e-4])
     assert [p.pixel_weight for p in plan] == [1e2, 1e2, 1e2, 1e4]
+    np.testing.assert_allclose([p.rate for p in phases(FitConfig())], [1e-2, 1e-3, 1e-4])
 
 
 def test_f6_every_face_is_nearest_to_its_own_vector(space: FaceSpace, data: FaceData) -> None:
