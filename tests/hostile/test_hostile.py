@@ -88,7 +88,7 @@ def test_every_file_is_refused(
 
 
 REASONS = {
-    "tensorflow_era.pkl": "TensorFlow era",
+    "tensorflow_era.pkl": "Gs: its variables are no list",
     "stylegan3.pkl": "StyleGAN3",
     "pti.pt": "without the fields that NVIDIA",
     "rosinality.pt": "rosinality",
