@@ -41,7 +41,8 @@ class Progress:
         self._done[method] = self._done.get(method, 0) + work
         self._seconds[method] = self._seconds.get(method, 0.0) + spent
         left = self.seconds_left()
-        self._tell(f"{what}: {duration(spent)}; about {duration(left)} left")
+        ahead = f"about {duration(left)} left" if any(self._left.values()) else "done"
+        self._tell(f"{what}: {duration(spent)}; {ahead}")
 
     def seconds_left(self) -> float:
         """Each method's work left at its own pace, or at the mean pace where it has none yet."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.procface.pairs import Pair
 from bench.procface.run import picture_path
 from bench.procface.summary import Row
+from bench.procface.tables import HEADLINE
 
 _TILE = 128
 _GAP = 6
@@ -18,12 +18,12 @@ _GUTTER = 132
 _HEAD = 46
 _LINE = 20
 _INK, _SOFT = "#1a1a1a", "#6b6b6b"
-_LINES = (
-    ("PSNR to the ideal, dB", "psnr", 1.0, 1),
-    ("look to the ideal", "look", 1.0, 3),
-    ("NME to the ideal, %", "nme", 100.0, 1),
-    ("NME to B, %", "nme_b", 100.0, 1),
-)
+_LINES = {
+    "psnr": "PSNR to the ideal, dB",
+    "look": "look to the ideal",
+    "nme": "NME to the ideal, %",
+    "nme_b": "NME to B, %",
+}
 
 
 def contact_sheet(
@@ -75,16 +75,15 @@ def contact_sheet(
                 image = image.resize((tile, tile), Image.Resampling.BICUBIC)
             page.paste(image, (_GUTTER + c * (tile + _GAP), top))
     foot = _HEAD + len(rows) * (tile + _GAP) + 6
-    for k, (title, name, factor, digits) in enumerate(_LINES):
+    columns = [column for column in HEADLINE if column.name in _LINES]
+    for k, column in enumerate(columns):
         y = foot + k * _LINE + _LINE // 2
         pen.line([(0, y - _LINE // 2), (width, y - _LINE // 2)], "#dddddd")
-        pen.text((8, y), title, _SOFT, small, anchor="lm")
+        pen.text((8, y), _LINES[column.name], _SOFT, small, anchor="lm")
         for c, method in enumerate(methods):
-            figure = table.get(method, {}).get(name)
-            if figure is not None and np.isfinite(figure.value):
-                middle = _GUTTER + c * (tile + _GAP) + tile // 2
-                text = f"{factor * figure.value:.{digits}f}"
-                pen.text((middle, y), text, _INK, font, anchor="mm")
+            middle = _GUTTER + c * (tile + _GAP) + tile // 2
+            text = column.text(table.get(method, {}).get(column.name), interval=False)
+            pen.text((middle, y), text, _INK, font, anchor="mm")
     count = max((row["psnr"].count for row in table.values()), default=0)
     note = (
         f"Numbers are medians over {count} pairs; NME in outer eye corner distances, by the judge."
