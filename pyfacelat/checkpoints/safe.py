@@ -66,8 +66,12 @@ def _parse_json(source: Source, text: bytes | str, place: str) -> dict[str, Any]
         return int(digits)
 
     try:
+        # json guesses the encoding of bytes; this format has one.
         value = json.loads(
-            text, object_pairs_hook=pairs, parse_constant=constant, parse_int=integer
+            text if isinstance(text, str) else str(text, "utf-8"),
+            object_pairs_hook=pairs,
+            parse_constant=constant,
+            parse_int=integer,
         )
     except RecursionError:
         source.fail("JSON that is nested too deeply", place)

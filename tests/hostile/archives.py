@@ -374,6 +374,8 @@ def safetensors_files(config: dict[str, Any], valid: bytes) -> dict[str, bytes]:
         "header_nan": safe(b'{"a": NaN}'),
         "header_long_number": safe(b'{"a": ' + b"9" * 50_000 + b"}"),
         "header_utf16": safe('{"a": 1}'.encode("utf-16")),
+        "header_whole_in_utf16": safe(header.decode().encode("utf-16-le"), body),
+        "header_whole_in_utf32": safe(header.decode().encode("utf-32-le"), body),
         "header_not_utf8": safe(b'{"\xff\xfe": 1}'),
         "header_five_mb": safe(b"{" + b" " * (5 << 20) + b"}"),
         "header_many_lists": safe(b'{"a": [' + b"[]," * 1_000_000 + b"[]]}"),
