@@ -142,6 +142,10 @@ void hair(const Face& f, Mesh& m) {
           0.018f +
           edge * (0.040f + f.hair_volume * (0.11f * top + 0.20f * aside * away * (1 - 0.5f * top)) +
                   0.05f * f.hair_long * (1 - top));
+      // Curls: lumps all over, more of them below, and a fuller shape.
+      const float lump = std::sin(11 * std::fabs(a) + 1.1f * std::sin(6 * p.y)) *
+                         std::sin(9.0f * p.y + 2.0f * std::cos(5 * a));
+      thick += f.hair_curl * edge * away * (0.045f + 0.050f * lump);
       const float ring = 1 + thick / 0.80f;
       // Below the ears: short hair hugs the neck, long hair hangs and turns in at its ends.
       const float down = smoothstep(0.0f, -0.9f, p.y);

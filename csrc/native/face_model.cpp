@@ -3,20 +3,45 @@
 
 namespace pyfacelat::face {
 
-const char* const kParameterNames[kNumParameters] = {
-    "yaw",           "pitch",           "roll",
-    "jaw_open",      "smile",           "pucker",
-    "brow_raise",    "brow_skew",       "brow_frown",
-    "eye_open",      "eye_skew",        "gaze_x",
-    "gaze_y",        "face_width",      "jaw_width",
-    "chin_length",   "nose_width",      "nose_length",
-    "eye_size",      "eye_spacing",     "brow_thickness",
-    "lip_fullness",  "mouth_width",     "skin_tone",
-    "hair_tone",     "hair_hue",        "iris_color",
-    "hair_length",   "hair_volume",     "hair_fringe",
-    "hair_part",     "beard",           "lip_color",
-    "light_azimuth", "light_elevation", "background_light",
-    "background_hue"};
+const char* const kParameterNames[kNumParameters] = {"yaw",
+                                                     "pitch",
+                                                     "roll",
+                                                     "jaw_open",
+                                                     "smile",
+                                                     "smile_skew",
+                                                     "pucker",
+                                                     "brow_raise",
+                                                     "brow_skew",
+                                                     "brow_frown",
+                                                     "eye_open",
+                                                     "eye_skew",
+                                                     "gaze_x",
+                                                     "gaze_y",
+                                                     "face_width",
+                                                     "jaw_width",
+                                                     "chin_length",
+                                                     "nose_width",
+                                                     "nose_length",
+                                                     "eye_size",
+                                                     "eye_spacing",
+                                                     "brow_thickness",
+                                                     "lip_fullness",
+                                                     "mouth_width",
+                                                     "skin_tone",
+                                                     "hair_tone",
+                                                     "hair_hue",
+                                                     "iris_color",
+                                                     "hair_length",
+                                                     "hair_volume",
+                                                     "hair_fringe",
+                                                     "hair_part",
+                                                     "hair_curl",
+                                                     "beard",
+                                                     "lip_color",
+                                                     "light_azimuth",
+                                                     "light_elevation",
+                                                     "background_light",
+                                                     "background_hue"};
 
 namespace {
 
@@ -76,6 +101,8 @@ Face::Face(const double* params) {
     const float sign = side == 0 ? -1.0f : 1.0f;
     eye_open[side] = soft_positive(p[kEyeOpen] + sign * p[kEyeSkew], 0.03f);
     brow_raise[side] = p[kBrowRaise] + sign * p[kBrowSkew];
+    this->smile[side] = smile + sign * p[kSmileSkew];
+    corner_dy[side] = 0.012f + 0.098f * this->smile[side] - 0.040f * jaw;
   }
   gaze_x = p[kGazeX];
   gaze_y = p[kGazeY];
@@ -90,7 +117,6 @@ Face::Face(const double* params) {
   const float pk = std::max(0.0f, pucker);
   mouth_w = 0.255f * p[kMouthWidth] * (1 + 0.26f * smile - 0.46f * pucker - 0.04f * jaw);
   mouth_wi = mouth_w * (0.90f - 0.08f * pk);
-  corner_dy = 0.012f + 0.098f * smile - 0.040f * jaw;
   gap_up = jaw * (0.020f + 0.03f * std::max(0.0f, smile) + 0.02f * pk);
   gap_low = 0.11f * jaw;
   jaw_drop = 0.36f * jaw * (1 - 0.25f * pk);
@@ -102,6 +128,7 @@ Face::Face(const double* params) {
   hair_long = smoothstep(0.15f, 0.75f, length);
   hair_length = length;
   hair_volume = p[kHairVolume];
+  hair_curl = std::max(0.0f, p[kHairCurl]);
   fringe_y = 0.70f - 0.36f * p[kHairFringe];
   part_angle = 0.55f * p[kHairPart];
   ear_scale = 1.0f - 0.75f * smoothstep(0.10f, 0.42f, length);
@@ -145,7 +172,7 @@ Face::Face(const double* params) {
 
 float Face::line_y(float x) const {
   const float s2 = std::min(sq(x / mouth_w), 1.5f);
-  return mouth_y + corner_dy * s2;
+  return mouth_y + corner_dy[x < 0 ? 0 : 1] * s2;
 }
 
 namespace {
@@ -209,7 +236,9 @@ float Face::hairline(float azimuth) const {
       mix(0.06f, 0.16f, smoothstep(1.25f, 1.45f, a)) - 0.80f * smoothstep(1.75f, 2.3f, a);
   const float curtain = -0.10f - 1.55f * hair_length + 0.16f * smoothstep(2.0f, 1.15f, a);
   const float side = mix(cut, std::min(cut, curtain), smoothstep(0.0f, 0.35f, hair_length));
-  return mix(front, side, smoothstep(0.80f, 1.32f, a));
+  // Curls end unevenly.
+  const float uneven = 0.030f * hair_curl * std::sin(15 * a + 0.6f);
+  return mix(front, side, smoothstep(0.80f, 1.32f, a)) + uneven;
 }
 
 Vec3 canonical_from_xy(float x, float y) {
@@ -262,7 +291,7 @@ Vec3 Face::deform(Vec3 c) const {
       z -= 0.020f * bump(ax - 0.17f * nose_w, y - nose_y + 0.01f, 0.05f, 0.07f);
     }
     // Cheeks.
-    const float smile = p[kSmile];
+    const float smile = this->smile[side];
     z += (0.045f + 0.050f * std::max(smile, -0.3f)) * bump(ax - 0.38f, y + 0.27f, 0.19f, 0.18f);
     z -= 0.020f * bump(ax - 0.46f, y + 0.62f, 0.16f, 0.18f);
     if (y < mouth_y + 0.50f) {  // muzzle, lips, chin
@@ -278,7 +307,7 @@ Vec3 Face::deform(Vec3 c) const {
         const float seam = y > iu ? y - iu : (y < il ? il - y : 0.0f);
         z -= 0.030f * fast_exp(-sq(seam / 0.018f)) * std::max(0.0f, 1 - s * s);
         z += 0.05f * pucker * bump(c.x, my, 0.16f, 0.12f);
-        z -= 0.022f * bump(ax - mouth_w - 0.015f, y - mouth_y - corner_dy, 0.05f, 0.07f);
+        z -= 0.022f * bump(ax - mouth_w - 0.015f, y - mouth_y - corner_dy[side], 0.05f, 0.07f);
       }
       z -= 0.020f * bump(c.x, y + 0.82f, 0.16f, 0.060f);
       z += 0.060f * bump(c.x, y + 0.945f, 0.17f, 0.11f);

@@ -20,6 +20,7 @@ enum Parameter : int {
   kRoll,
   kJawOpen,
   kSmile,
+  kSmileSkew,
   kPucker,
   kBrowRaise,
   kBrowSkew,
@@ -46,6 +47,7 @@ enum Parameter : int {
   kHairVolume,
   kHairFringe,
   kHairPart,
+  kHairCurl,
   kBeard,
   kLipColor,
   kLightAzimuth,
@@ -88,9 +90,11 @@ struct Face {
   float nose_y, nose_tip_y, nose_w;
 
   float mouth_y, mouth_w, mouth_wi;  // half widths of the outer and inner lip curves
-  float corner_dy, gap_up, gap_low, lip_up, lip_low, jaw_drop, pucker;
+  float corner_dy[2];                // height of each corner above the middle
+  float smile[2];
+  float gap_up, gap_low, lip_up, lip_low, jaw_drop, pucker;
 
-  float hair_length, hair_volume, fringe_y, part_angle, hair_long, ear_scale;
+  float hair_length, hair_volume, hair_curl, fringe_y, part_angle, hair_long, ear_scale;
 
   Vec3 skin, hair, iris, lip, cloth, light, half, background;
   float light_azimuth_sin;

@@ -40,7 +40,7 @@ Shaded shade_eye(const Face& f, int side, float ax, float y, float s, Vec3 n) {
   const float up = f.lid_upper(side, s), low = f.lid_lower(s);
   const float sign = side == 0 ? -1.0f : 1.0f;
   // Iris: a disc on the eyeball; the gaze moves both eyes the same way.
-  const float gx = sign * f.gaze_x * 0.066f * f.eye_w / 0.162f, gy = f.gaze_y * 0.030f;
+  const float gx = sign * f.gaze_x * 0.066f * f.eye_w / 0.162f, gy = f.gaze_y * 0.046f;
   const float r_iris = 0.080f * std::sqrt(f.eye_w / 0.162f);
   const float dx = ax - f.eye_x - gx, dy = y - f.eye_y - 0.014f - gy;
   const float r = std::sqrt(dx * dx + dy * dy) / r_iris;
@@ -119,7 +119,7 @@ Shaded shade_skin(const Face& f, const Surface& g) {
 
   if (front) {
     // Blood: cheeks, nose, chin a little redder; temples and sockets cooler.
-    const float smile = std::max(0.0f, f.p[kSmile]);
+    const float smile = std::max(0.0f, f.smile[side]);
     float blush = 0, ao = 1;
     if (y < 0.20f) {
       blush = (0.26f + 0.12f * smile) * bump(ax - 0.40f, y + 0.30f, 0.17f, 0.15f) +
@@ -157,8 +157,9 @@ Shaded shade_skin(const Face& f, const Surface& g) {
     const float beard = f.p[kBeard];
     if (beard > 0.0f && y < 0.05f) {
       const float top = mix(f.nose_y - 0.08f, -0.02f, smoothstep(0.16f, 0.70f, ax));
-      const float lip_zone = inside(f.outer_upper(std::min(ax, f.mouth_w)) + 0.012f - y, 0.02f) *
-                             inside(y - f.outer_lower(std::min(ax, f.mouth_w)) + 0.012f, 0.02f) *
+      const float xm = std::copysign(std::min(ax, f.mouth_w), x);
+      const float lip_zone = inside(f.outer_upper(xm) + 0.012f - y, 0.02f) *
+                             inside(y - f.outer_lower(xm) + 0.012f, 0.02f) *
                              smoothstep(f.mouth_w + 0.05f, f.mouth_w, ax);
       float cover = smoothstep(top + 0.02f, top - 0.12f - 0.24f * smoothstep(0.2f, 0.5f, ax), y) *
                     (1 - lip_zone);
@@ -269,17 +270,16 @@ Shaded shade_hair(const Face& f, const Surface& g) {
   const float a = std::fabs(g.canonical.x), y = g.canonical.y;
   // Locks: low, smooth frequencies that fade at the crown, where columns meet.
   const float crown = smoothstep(1.02f, 0.75f, y);
-  const float lock = 0.55f * std::sin(17 * a + 1.3f * std::sin(2.5f * y)) +
-                     0.45f * std::sin(39 * a + 2.0f * y + 1);
+  const float bend = 1.3f * std::sin(2.5f * y) + 1.5f * f.hair_curl * std::sin(10.0f * y);
+  const float lock = 0.55f * std::sin(17 * a + bend) + 0.45f * std::sin(39 * a + 2.0f * y + 1);
   Vec3 c = f.hair * (1 + 0.20f * lock * crown);
   c = c * mix(0.62f, 1.0f, smoothstep(-0.02f, 0.16f, g.hair));  // tips
   c = c * mix(0.80f, 1.0f, smoothstep(-1.5f, 0.2f, y));
   float occlusion = 1;
   if (g.back) occlusion = 0.22f;
   Vec3 n = g.normal;
-  n = normalize(n + f.rotate({std::cos(17 * a + 1.3f * std::sin(2.5f * y)) *
-                                  std::copysign(0.10f, g.canonical.x) * crown,
-                              0, 0}));
+  n = normalize(
+      n + f.rotate({std::cos(17 * a + bend) * std::copysign(0.10f, g.canonical.x) * crown, 0, 0}));
   Vec3 out = light_up(f, n, {c, occlusion, 0.0f, 0, 0.0f});
   // Highlight bands across the strands, as cylinders reflect.
   Vec3 down = f.rotate({0, -1, 0});

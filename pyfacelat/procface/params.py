@@ -88,10 +88,11 @@ def _p(
 PARAMS: tuple[Parameter, ...] = (
     _p("yaw", "pose", -42, 42, 0.8, odd=True, text="degrees, positive to the right of the image"),
     _p("pitch", "pose", -20, 20, 0.85, text="degrees, positive looks up"),
-    _p("roll", "pose", -10, 10, 0.7, odd=True, text="degrees; alignment removes it from the face"),
+    _p("roll", "pose", -14, 14, 0.7, odd=True, text="degrees; alignment removes it from the face"),
     _p("jaw_open", "expression", -0.10, 1.0, 2.0, -1.5, text="0 shut, 1 wide open"),
     _p("smile", "expression", -0.7, 1.0, 1.8, 0.3, text="mouth corners down or up"),
-    _p("pucker", "expression", -0.15, 1.0, 1.7, -1.6, text="lips rounded and forward"),
+    _p("smile_skew", "expression", -0.5, 0.5, 1.1, odd=True, text="image-right corner above left"),
+    _p("pucker", "expression", -0.15, 1.0, 1.7, -1.2, text="lips rounded and forward"),
     _p("brow_raise", "expression", -0.8, 1.2, 1.6, text="both brows down or up"),
     _p("brow_skew", "expression", -0.55, 0.55, 1.3, odd=True, text="image-right brow above left"),
     _p("brow_frown", "expression", -0.3, 1.0, 1.6, -1.3, text="inner ends together and down"),
@@ -117,6 +118,7 @@ PARAMS: tuple[Parameter, ...] = (
     _p("hair_volume", "appearance", 0, 1, 1.6, -0.2, text="thickness, most at the sides"),
     _p("hair_fringe", "appearance", 0, 1, 1.6, -0.3, text="0 high forehead, 1 fringe to the brows"),
     _p("hair_part", "appearance", -1, 1, 1.6, odd=True, text="where the hair parts"),
+    _p("hair_curl", "appearance", -0.2, 1, 2.0, -0.9, text="0 or less straight, 1 curly"),
     _p("beard", "appearance", -0.3, 1, 2.2, -1.5, text="0 or less none, 1 full"),
     _p("lip_color", "appearance", -0.2, 1, 1.7, -1.2, text="0 or less natural, 1 painted"),
     _p(
@@ -212,7 +214,7 @@ def default(n: int = 1) -> NDArray[np.float64]:
     """Return n neutral frontal faces, eyes open, mouth shut, the rest at its mean: [n, Z_DIM]."""
     row = np.array([p.mean for p in PARAMS])
     neutral = {"jaw_open": 0.0, "smile": 0.1, "pucker": 0.0, "brow_raise": 0.1, "brow_frown": 0.0,
-               "eye_open": 1.0, "beard": 0.0, "lip_color": 0.1}  # fmt: skip
+               "eye_open": 1.0, "beard": 0.0, "hair_curl": 0.0, "lip_color": 0.1}  # fmt: skip
     for name, value in neutral.items():
         row[_INDEX[name]] = value
     return np.repeat(row[None], n, axis=0)
