@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyfacelat.nets.fan import FAN, FANConfig
 from pyfacelat.nets.sample_encoder import SampleEncoder, SampleEncoderConfig
@@ -16,6 +17,7 @@ __all__ = [
     "encoder_config",
     "fan_config",
     "generator_config",
+    "grow_generator",
     "new_encoder",
     "new_fan",
     "new_generator",
@@ -23,7 +25,11 @@ __all__ = [
 
 _Net = TypeVar("_Net", bound=nn.Module)
 
-_CHANNELS = {4: 96, 8: 96, 16: 96, 32: 64, 64: 32, 128: 16}
+_CHANNELS = {
+    64: {4: 96, 8: 96, 16: 96, 32: 64, 64: 32},
+    128: {4: 144, 8: 144, 16: 144, 32: 96, 64: 48, 128: 16},
+}
+"""Channels by the size of the last image; a small image needs little."""
 
 
 def generator_config(z_dim: int, size: int = 64, w_dim: int = 128) -> GeneratorConfig:
@@ -34,7 +40,7 @@ def generator_config(z_dim: int, size: int = 64, w_dim: int = 128) -> GeneratorC
         img_resolution=size,
         num_mapping_layers=4,
         mapping_lr_multiplier=1.0,
-        channels={r: c for r, c in _CHANNELS.items() if r <= size},
+        channels={r: c for r, c in _CHANNELS[max(size, 64)].items() if r <= size},
         architecture="skip",
     )
 
@@ -54,6 +60,48 @@ def new_generator(config: GeneratorConfig, seed: int) -> Generator:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _laid_out(Generator(config))
+
+
+def grow_generator(
+    small: Mapping[str, Tensor], generator: Generator, z_index: Sequence[int] | None = None
+) -> dict[str, Tensor]:
+    """Place the weights of a smaller generator in a larger one without changing what it computes.
+
+    Channels that are new start at random, but nothing that was there listens to them yet: their
+    columns are zero in every old row, so the images of the resolutions that `small` has stay what
+    they were (up to rounding, and to the new entries of z, which act on nothing either).
+
+    Args:
+        small: state dict of the smaller generator.
+        generator: the larger one, fresh; gives shapes and the values of what is new.
+        z_index: place in the new z of every entry of the old one; None = the first ones.
+
+    Returns:
+        A state dict for `generator`.
+
+    Raises:
+        ValueError: a tensor of `small` is larger than the one it should go into.
+    """
+    out: dict[str, Tensor] = {}
+    for name, fresh in generator.state_dict().items():
+        old, new = small.get(name), fresh.clone()
+        if old is None:
+            out[name] = new
+            continue
+        if old.ndim != new.ndim or any(a > b for a, b in zip(old.shape, new.shape, strict=True)):
+            raise ValueError(f"{name}: {list(old.shape)} does not fit into {list(new.shape)}")
+        if name == "mapping.fc0.weight":
+            new.zero_()
+            places = range(old.shape[1]) if z_index is None else z_index
+            new[:, list(places)] = old * math.sqrt(new.shape[1] / old.shape[1])
+        else:
+            if old.ndim == 4:
+                new[: old.shape[0]] = 0
+                if ".torgb." in name:  # its gain is 1 / sqrt(inputs)
+                    old = old * math.sqrt(new.shape[1] / old.shape[1])
+            new[tuple(slice(n) for n in old.shape)] = old
+        out[name] = new
+    return out
 
 
 def new_fan(config: FANConfig, seed: int) -> FAN:

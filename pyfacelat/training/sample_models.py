@@ -112,6 +112,8 @@ def train(stage: str, options: argparse.Namespace) -> None:
         generated = _generator_or_none(options, z_dim) if stage == "fan" else None
         task = FANTask(fan, data, held, phases, generate=generated, name=stage)
     if weights is not None:
+        if stage == "generator":
+            weights = models.grow_generator(weights, task.net)
         task.net.load_state_dict(weights)
     run(
         task,

@@ -14,6 +14,7 @@ from pyfacelat.training import loop, models
 from pyfacelat.training.data import face_set
 from pyfacelat.training.encoder_task import EncoderTask
 from pyfacelat.training.fan_task import FANTask
+from pyfacelat.training.fast_generator import FastGenerator
 from pyfacelat.training.generator_task import GeneratorTask
 from pyfacelat.training.loop import Phase
 from tests.training import crude
@@ -99,3 +100,27 @@ def test_encoder(faces, tmp_path):
     before, after = train(task, tmp_path / "run")
     # Two of the eight entries of z are invisible, and mirroring hides none.
     assert after["r2_median"] > 0.5 > before["r2_median"]
+
+
+def test_a_grown_generator_makes_the_same_images():
+    small = small_generator()
+    config = GeneratorConfig(
+        z_dim=crude.Z_DIM + 2,
+        w_dim=32,
+        img_resolution=64,
+        num_mapping_layers=2,
+        mapping_lr_multiplier=1.0,
+        channels={4: 48, 8: 40, 16: 32, 32: 24, 64: 16},
+    )
+    large = models.new_generator(config, 2)
+    places = [i + (i >= 3) for i in range(crude.Z_DIM)]
+    large.load_state_dict(models.grow_generator(small.state_dict(), large, places))
+    z = torch.randn(3, crude.Z_DIM, generator=torch.Generator().manual_seed(0))
+    z = z / z.square().mean(1, keepdim=True).sqrt()
+    wide = torch.ones(3, crude.Z_DIM + 2)  # of the same second moment
+    wide[:, places] = z
+    with torch.no_grad():
+        before, after = FastGenerator(small)(z), FastGenerator(large)(wide, 32)
+    torch.testing.assert_close(after, before, rtol=0, atol=2e-5 * float(before.std()) + 1e-5)
+    with pytest.raises(ValueError, match="does not fit"):
+        models.grow_generator(large.state_dict(), small)
