@@ -36,6 +36,7 @@ from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.e4e import E4E, E4EConfig
 from pyfacelat.nets.fan import FAN, FANConfig
+from pyfacelat.nets.identity import IdentityConfig, IdentityNet
 from pyfacelat.nets.image_to_latent import ImageToLatent, ImageToLatentConfig
 from pyfacelat.nets.layers import load_strict
 from pyfacelat.nets.resnet import ResNet, ResNetConfig
@@ -157,6 +158,7 @@ _SAMPLES = {
     "sample-generator": "generator.safetensors",
     "sample-landmarker": "fan.safetensors",
     "sample-encoder": "encoder.safetensors",
+    "sample-identity": "identity.safetensors",
 }
 
 
@@ -310,12 +312,13 @@ def load_encoder(
 
 
 def load_identity(
-    name_or_path: PathLike, *, device: Device = "cpu", dtype: torch.dtype | None = None
-) -> ArcFace:
-    """Load a face recognition network, for the identity of aligned faces.
+    name_or_path: PathLike = "sample", *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> ArcFace | IdentityNet:
+    """Load a network for the identity of aligned faces.
 
     Args:
-        name_or_path: a state dict with ArcFace's IR-50, IR-SE50 or another depth, in the layout of
+        name_or_path: "sample" for the sample models' own, or a file: another such network, or a
+            state dict with ArcFace's IR-50, IR-SE50 or another depth, in the layout of
             InsightFace_Pytorch (model_ir_se50.pth of e4e, pSp and PTI) or of insightface's
             IResNet (backbone.pth).
         device: where the network goes.
@@ -323,13 +326,16 @@ def load_identity(
 
     Returns:
         The network, frozen: forward takes aligned RGB images [N, 3, input_size, input_size] in
-        [-1, 1] to embeddings [N, embed_dim] of length 1.
+        [-1, 1] to embeddings [N, D] of length 1; the sample models' own takes other sizes too.
 
     Raises:
         CheckpointError, MissingWeightsError, DeviceError: as `load_generator`.
     """
     where = check_device(device)
-    checkpoint = _open(name_or_path, {}, "identity")
+    checkpoint = _open(name_or_path, {"sample": "sample-identity"}, "identity")
+    if checkpoint.kind == "sample-identity":
+        own = config_of(checkpoint, "sample-identity", IdentityConfig)
+        return _frozen(_build(IdentityNet, own, checkpoint, checkpoint.tensors, dtype), where)
     config = config_of(checkpoint, "arcface", ArcFaceConfig)
     return _frozen(_build(ArcFace, config, checkpoint, checkpoint.tensors, dtype), where)
 
@@ -386,7 +392,8 @@ def load_perceptual(
 
     Args:
         name: "lpips-vgg16" (torchvision's VGG16 with the weights of the lpips package), "sample"
-            (features of the sample encoder), or a file that holds such an encoder.
+            (features of the sample encoder, with the channel weights of its file), or a file that
+            holds such an encoder.
         device: where the metric goes.
         dtype: of its parameters; None means float32.
 
@@ -401,11 +408,14 @@ def load_perceptual(
             net = lpips_vgg16(trunk.tensors, lins.tensors)
     else:
         names = {"lpips-vgg16": "", "sample": "sample-encoder"}
-        encoder = _encoder(_open(name, names, "perceptual"), torch.float32)
-        widths = encoder.config.widths
-        # Every stage counts alike: the mean over stages of the mean squared feature difference.
-        lins_ = [torch.full((width,), 1 / len(widths)) for width in widths]
-        net = LPIPS(FeatureTrunk(encoder.folded()), lins_)
+        checkpoint = _open(name, names, "perceptual")
+        encoder = _encoder(checkpoint, torch.float32)
+        count = len(encoder.config.metric_channels)
+        weights = [encoder.get_buffer(f"lin{k}") for k in range(count)]
+        try:
+            net = LPIPS(FeatureTrunk(encoder.folded()), weights)
+        except ValueError as error:
+            raise CheckpointError(checkpoint.file, str(error)) from None
     return _frozen(net.to(dtype or torch.float32), where)
 
 

@@ -15,6 +15,7 @@ from pyfacelat import checkpoints, zoo
 from pyfacelat.checkpoints import expected_tensors, write_safetensors
 from pyfacelat.errors import CheckpointError, DeviceError, FacelatError, MissingWeightsError
 from pyfacelat.nets.fan import FAN, FANConfig
+from pyfacelat.nets.identity import IdentityConfig, IdentityNet
 from pyfacelat.nets.sample_encoder import SampleEncoder, SampleEncoderConfig
 
 from .checkpoints.conftest import plain, randomised, small_discriminator, small_generator
@@ -108,6 +109,30 @@ def test_landmarker(home: Path) -> None:
         assert_frozen(loaded)
         assert loaded.config == net.config
         assert all(torch.equal(loaded.state_dict()[k], v) for k, v in net.state_dict().items())
+
+
+def test_identity_net(home: Path) -> None:
+    torch.manual_seed(0)
+    net = IdentityNet(IdentityConfig(embedding_dim=5, widths=(4, 4, 4, 4, 4), hidden=8)).eval()
+    path = write(home / "assets/identity.safetensors", "sample-identity", net)
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    for loaded in (zoo.load_identity(), zoo.load_identity(path)):
+        assert_frozen(loaded)
+        with torch.no_grad():
+            assert torch.equal(loaded(x), net(x))
+
+
+def test_weights_of_a_sample_metric_come_from_its_file(home: Path) -> None:
+    torch.manual_seed(0)
+    net = SampleEncoder(SampleEncoderConfig(z_dim=6, hidden=8, widths=(4, 5, 6, 7, 8))).eval()
+    net.lin2.copy_(torch.arange(6.0))
+    write(home / "assets/encoder.safetensors", "sample-encoder", net)
+    metric = zoo.load_perceptual("sample")
+    assert metric.get_buffer("lin2").tolist() == list(range(6))
+    net.lin2[3] = -1
+    path = write(home / "assets/negative.safetensors", "sample-encoder", net)
+    with pytest.raises(CheckpointError, match=r"lins\[2\]: expected finite numbers >= 0"):
+        zoo.load_perceptual(path)
 
 
 def test_encoder_and_sample_metric(home: Path) -> None:
@@ -225,7 +250,8 @@ def test_unknown_names_list_the_known_and_the_closest() -> None:
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
     path = write(tmp_path / "g.safetensors", "stylegan2-generator", small_generator())
     loaders: list[Any] = [
-        zoo.load_discriminator, zoo.load_landmarker, zoo.load_encoder, zoo.load_perceptual
+        zoo.load_discriminator, zoo.load_landmarker, zoo.load_encoder, zoo.load_perceptual,
+        zoo.load_identity,
     ]  # fmt: skip
     for load in loaders:
         with pytest.raises(CheckpointError, match="holds a stylegan2-generator, expected a"):

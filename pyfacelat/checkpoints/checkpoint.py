@@ -27,6 +27,7 @@ KINDS = (
     "image-to-latent",
     "lpips-lins",
     "sample-encoder",
+    "sample-identity",
     "arcface",
     "s3fd",
     "e4e",

@@ -24,11 +24,15 @@ __all__ = [
     "expected_tensors",
     "fan_tensors",
     "generator_tensors",
+    "identity_tensors",
     "stylegan1_tensors",
 ]
 
 # Taps that a layer gets when the published code does not pass the config's filter on to it.
 _DEFAULT_TAPS = 4
+
+# Where the sample encoder looks closely.
+ENCODER_WINDOWS = ("left_eye", "right_eye", "mouth")
 
 
 def _resolutions(img_resolution: int) -> list[int]:
@@ -199,17 +203,30 @@ def encoder_tensors(config: Config) -> Shapes:
     """Name -> shape for the sample encoder, from the fields of `SampleEncoderConfig`."""
     out: Shapes = {}
     below = 3
+
+    def unit(name: str, fan_in: int, fan_out: int, stride: int = 1) -> None:
+        conv(out, f"{name}.conv", fan_in, fan_out, stride + 2, bias=False)
+        batch_norm(out, f"{name}.norm", fan_out)
+
     for i, width in enumerate(config["widths"]):
-        for j, fan_in in enumerate((below, width)):
-            conv(out, f"stages.{i}.{j}.conv", fan_in, width, 3, bias=False)
-            batch_norm(out, f"stages.{i}.{j}.norm", width)
+        unit(f"stages.{i}.0", below, width, 1 if i else config["stride"])
+        unit(f"stages.{i}.1", width, width)
         below = width
-    hidden = config["hidden"]
+    hidden, close = config["hidden"], config["window_width"]
+    compared = [*config["widths"], *[close] * (3 * len(ENCODER_WINDOWS) if close else 0)]
+    out.update({f"lin{k}": (width,) for k, width in enumerate(compared)})
     out["hidden.weight"] = (hidden, below * 16)
     batch_norm(out, "hidden_norm", hidden)
-    dense(out, "latent_head", hidden, config["z_dim"])
     if config["num_landmarks"]:
         dense(out, "landmark_head", hidden, 2 * config["num_landmarks"])
+    if close:
+        for window in ENCODER_WINDOWS:
+            unit(f"windows.looks.{window}.0", sum(config["widths"][:2]), close)
+            unit(f"windows.looks.{window}.1", close, close, 2)
+            unit(f"windows.looks.{window}.2", close, close, 2)
+        out["windows.hidden.weight"] = (hidden, len(ENCODER_WINDOWS) * close * 16)
+        batch_norm(out, "windows.hidden_norm", hidden)
+    dense(out, "latent_head", 2 * hidden if close else hidden, config["z_dim"])
     return out
 
 
@@ -228,6 +245,12 @@ def facespace_tensors(config: Config) -> Shapes:
     return out
 
 
+def identity_tensors(config: Config) -> Shapes:
+    """Name -> shape for the identity net, from the fields of `IdentityConfig`."""
+    body = {**config, "z_dim": config["embedding_dim"], "num_landmarks": 68}
+    return {f"body.{name}": shape for name, shape in encoder_tensors(body).items()}
+
+
 _TABLES = {
     "stylegan2-generator": generator_tensors,
     "stylegan2-discriminator": discriminator_tensors,
@@ -239,6 +262,7 @@ _TABLES = {
     "image-to-latent": image_to_latent_tensors,
     "lpips-lins": lins_tensors,
     "sample-encoder": encoder_tensors,
+    "sample-identity": identity_tensors,
     "arcface": arcface_tensors,
     "s3fd": s3fd_tensors,
     "e4e": e4e_tensors,

@@ -37,7 +37,9 @@ class LPIPS(nn.Module):
     Frozen and in evaluation mode from the start; gradients flow to the images only.
 
     Args:
-        trunk: maps images [N, 3, H, W] to a list of feature maps [N, C_k, H_k, W_k].
+        trunk: maps images [N, 3, H, W] to a list of feature maps [N, C_k, H_k, W_k]. Where some
+            show only a part of the image, its attribute `regions` says which, so that masks reach
+            them: (left, top, right, bottom) in units of the image side, or None, for each map.
         lins: one weight vector [C_k] >= 0.
         shift, scale: per colour channel; the trunk is fed (images - shift) / scale.
 
@@ -115,6 +117,7 @@ class LPIPS(nn.Module):
         """
         if mask is not None and (mask.ndim != 4 or mask.shape[1] != 1):
             raise ValueError(f"mask: expected shape [N, 1, H, W], got {list(mask.shape)}")
+        regions = getattr(self.trunk, "regions", (None,) * self.num_stages)
         stages = []
         for k, (a, b) in enumerate(zip(embedded, target, strict=True)):
             squares = (a - b).square().flatten(2)  # [N, C, P]
@@ -122,7 +125,8 @@ class LPIPS(nn.Module):
             if mask is None:
                 stages.append(per_pixel.mean(dim=1))
                 continue
-            weights = F.adaptive_avg_pool2d(mask.to(a.dtype), (a.shape[2], a.shape[3])).flatten(1)
+            there = _part(mask.to(a.dtype), regions[k])
+            weights = F.adaptive_avg_pool2d(there, (a.shape[2], a.shape[3])).flatten(1)
             total = weights.sum(dim=1)
             total = torch.where(total > 0, total, torch.ones_like(total))
             stages.append((per_pixel * weights).sum(dim=1) / total)
@@ -162,6 +166,17 @@ def lpips_vgg16(trunk_state: Mapping[str, Tensor], lin_state: Mapping[str, Tenso
             )
         lins.append(weight.detach().float().reshape(channels))
     return LPIPS(trunk, lins, _VGG_SHIFT, _VGG_SCALE)
+
+
+def _part(mask: Tensor, region: tuple[float, float, float, float] | None) -> Tensor:
+    """The part of a mask [N, 1, H, W] in a region, to whole pixels."""
+    if region is None:
+        return mask
+    left, top, right, bottom = region
+    height, width = mask.shape[2:]
+    rows = slice(max(0, round(top * height)), max(1, round(bottom * height)))
+    columns = slice(max(0, round(left * width)), max(1, round(right * width)))
+    return mask[:, :, rows, columns]
 
 
 def _unit(f: Tensor) -> Tensor:

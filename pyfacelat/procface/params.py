@@ -188,10 +188,16 @@ def check_range(params: NDArray[np.float64]) -> None:
             )
 
 
-def from_latent(z: ArrayLike) -> NDArray[np.float64]:
-    """Map latents [N, Z_DIM] (any scale; each row is normalised first) to parameters [N, Z_DIM]."""
-    unit = matrix(z, "z")
-    unit = unit / np.sqrt(np.mean(unit**2, axis=1, keepdims=True) + 1e-8)
+def from_latent(z: ArrayLike, *, normalize: bool = True) -> NDArray[np.float64]:
+    """Map latents [N, Z_DIM] to parameters [N, Z_DIM].
+
+    Args:
+        z: of any scale, since each row is normalised first.
+        normalize: False takes z as standard-normal coordinates, as to_latent() gives them.
+    """
+    unit = matrix(z, "z").copy()
+    if normalize:
+        unit /= np.sqrt(np.mean(unit**2, axis=1, keepdims=True) + 1e-8)
     hair, skin = _INDEX["hair_tone"], _INDEX["skin_tone"]
     unit[:, hair] = _HAIR_OWN * unit[:, hair] - _HAIR_FROM_SKIN * unit[:, skin]
     return np.stack([p.squash(unit[:, i]) for i, p in enumerate(PARAMS)], axis=1)
@@ -200,8 +206,9 @@ def from_latent(z: ArrayLike) -> NDArray[np.float64]:
 def to_latent(params: ArrayLike) -> NDArray[np.float64]:
     """Invert from_latent() without its normalisation: standard-normal coordinates [N, Z_DIM].
 
-    ``from_latent(to_latent(p))`` equals p when the row has unit second moment, and nearly so for
-    samples (the second moment of Z_DIM normals is 1 within a few per cent of the squash).
+    ``from_latent(to_latent(p), normalize=False)`` equals p; with normalisation it does when the row
+    has unit second moment, and nearly so for samples (the second moment of Z_DIM normals is 1
+    within a few per cent of the squash).
     """
     array = matrix(params, "params")
     z = np.stack([p.unsquash(array[:, i]) for i, p in enumerate(PARAMS)], axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from pyfacelat import checkpoints, procface
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.files import write_atomically
 from pyfacelat.images import save_png
+from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.fan import FAN
+from pyfacelat.nets.identity import IdentityNet
 from pyfacelat.nets.sample_encoder import SampleEncoder
 from pyfacelat.nets.stylegan2 import Generator
 
@@ -27,9 +30,11 @@ from .evaluate import w_statistics
 __all__ = [
     "EXAMPLES",
     "example_parameters",
+    "export_discriminator",
     "export_encoder",
     "export_fan",
     "export_generator",
+    "export_identity",
     "write_card",
     "write_examples",
 ]
@@ -39,6 +44,10 @@ EXAMPLES = {"look": 60, "landmarks": 87}
 pose and mouth opening."""
 
 EXAMPLE_SIZE = 256
+
+# Kept in float32: running variances of a residual net pass fp16's largest number, and the fitted
+# weights of a metric its smallest. Both are few.
+_WIDE = re.compile(r"\.running_|(^|\.)lin\d$")
 
 
 def export_generator(path: Path, generator: Generator, about: Mapping[str, str]) -> None:
@@ -58,6 +67,16 @@ def export_fan(path: Path, fan: FAN, about: Mapping[str, str]) -> None:
 def export_encoder(path: Path, encoder: SampleEncoder, about: Mapping[str, str]) -> None:
     """Write the encoder as fp16."""
     _export(path, "sample-encoder", encoder, dict(encoder.state_dict()), about)
+
+
+def export_identity(path: Path, net: IdentityNet, about: Mapping[str, str]) -> None:
+    """Write the identity net as fp16."""
+    _export(path, "sample-identity", net, dict(net.state_dict()), about)
+
+
+def export_discriminator(path: Path, net: Discriminator, about: Mapping[str, str]) -> None:
+    """Write the discriminator as fp16."""
+    _export(path, "stylegan2-discriminator", net, dict(net.state_dict()), about)
 
 
 def example_parameters() -> dict[str, NDArray[np.float64]]:
@@ -117,8 +136,10 @@ def write_card(
     content = {"numbers": numbers, "runs": runs, "facts": facts}
     write_atomically(directory / "model_card.json", json.dumps(content, indent=1).encode() + b"\n")
     generator, fan, judge = numbers["generator"], numbers["fan"], numbers["judge"]
-    encoder = numbers["encoder"]
-    r2 = sorted(encoder["r2"].items(), key=lambda item: -item[1])
+    encoder, identity = numbers["encoder"], numbers["identity"]
+    look, critic = numbers["perceptual"], numbers["discriminator"]
+    r2 = sorted(encoder["r2_value"].items(), key=lambda item: -item[1])
+    heard = sorted(look["seen"].items(), key=lambda item: -item[1])
     groups = {k[4:]: v for k, v in fan.items() if k.startswith("nme_") and k[4:] in GROUPS}
     rows = {
         "generator.safetensors": (
@@ -134,12 +155,29 @@ def write_card(
         ),
         "encoder.safetensors": (
             "image to z and landmarks; perceptual features",
-            f"mean R2 {encoder['r2_mean']:.2f}, landmark NME {_percent(encoder['nme'])}",
+            f"mean R2 {encoder['r2_value_mean']:.2f} of parameter values, "
+            f"{encoder['r2_mean']:.2f} of tanh(0.75 z); landmark NME {_percent(encoder['nme'])}",
+        ),
+        "the same as a metric": (
+            "LPIPS on its five stages, fitted channel weights",
+            f"rank correlation with the parameters' distance {look['rank']:.2f}, "
+            f"{look['rank_one']:.2f} where one parameter differs",
+        ),
+        "identity.safetensors": (
+            "face to identity embedding",
+            f"AUC {identity['auc']:.4f}, {_percent(identity['tar_001'])} of the pairs of one "
+            f"person found at 0.1 % false ones; cosine {identity['same']:.2f} within a person, "
+            f"{identity['other']:.2f} between two",
         ),
         "judge_fan.safetensors (tests only)": (
             "independent landmark net",
             f"NME {_percent(judge['nme'])} on renders, {_percent(judge['nme_generated'])} on "
             "generated faces",
+        ),
+        "discriminator.safetensors (tests only)": (
+            "renders against generated faces",
+            f"accuracy {_percent(critic['accuracy'])}, the render of a pair scores higher in "
+            f"{_percent(critic['pairs'])}",
         ),
     }
     lines = [
@@ -159,7 +197,11 @@ def write_card(
         "",
         "NME by group: " + ", ".join(f"{k} {_percent(v)}" for k, v in groups.items()) + ".",
         "",
-        "R2 of tanh(0.75 z) by parameter: " + ", ".join(f"{k} {v:.2f}" for k, v in r2) + ".",
+        "R2 by parameter, of its value (of tanh(0.75 z), which images hide where the value hardly",
+        "depends on z): " + ", ".join(f"{k} {v:.2f} ({encoder['r2'][k]:.2f})" for k, v in r2) + ".",
+        "",
+        "What the metric sees of one standard deviation of a parameter, as a multiple of the mean",
+        "over parameters: " + ", ".join(f"{k} {v:.2f}" for k, v in heard) + ".",
         "",
         "## How they were made",
         "",
@@ -186,9 +228,8 @@ def _export(
     path: Path, kind: str, net: nn.Module, tensors: dict[str, Tensor], about: Mapping[str, str]
 ) -> None:
     config = json.loads(json.dumps(dataclasses.asdict(net.config)))  # type: ignore[call-overload]
-    # Running variances of a residual net pass fp16's largest number; they are few, so keep them.
     half = {
-        name: value.detach().to(torch.float32 if ".running_" in name else torch.float16)
+        name: value.detach().to(torch.float32 if _WIDE.search(name) else torch.float16)
         if value.is_floating_point()
         else value
         for name, value in tensors.items()

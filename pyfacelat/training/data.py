@@ -33,6 +33,7 @@ __all__ = [
     "chunk_z",
     "face_mask",
     "face_set",
+    "other_latents",
     "procedural_source",
 ]
 
@@ -307,6 +308,16 @@ def chunk_z(split: str, chunk: int, z_dim: int) -> NDArray[np.float32]:
         raise ValueError(f"split: expected one of {', '.join(SEEDS)}, got {split!r}")
     rng = np.random.default_rng((SEEDS[split], chunk))
     return rng.standard_normal((CHUNK, z_dim), dtype=np.float32)
+
+
+def other_latents(z: NDArray[Any]) -> NDArray[np.float32]:
+    """Draw another latent for each of z [N, z_dim], standard normal.
+
+    Each is seeded by the bytes of its own z, so that it does not depend on its neighbours.
+    """
+    seeds = [np.frombuffer(np.float32(row).tobytes(), np.uint32) for row in z]
+    rows = [np.random.default_rng(seed).standard_normal(z.shape[1]) for seed in seeds]
+    return np.stack(rows).astype(np.float32)
 
 
 def _write_json(path: Path, content: object) -> None:

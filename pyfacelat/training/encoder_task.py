@@ -1,7 +1,9 @@
 """The encoder: image to z and landmarks; its stages are the perceptual features of the sample nets.
 
 Each parameter's error is divided by its running mean, so that a gaze, a few pixels, counts as much
-as the skin tone. The landmark head forces fine features.
+as the skin tone. Errors are those of z itself: of tanh(0.75 z) they saturate, and Muon, which moves
+every direction of the last layer alike, then drives it to outputs of a hundred standard deviations
+that no gradient brings back. Hence also Adam for the last layers.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyfacelat.nets.sample_encoder import SampleEncoder
+from pyfacelat.nets.sample_encoder import LATENT_SQUASH, SampleEncoder
 
 from .data import FaceSet
 from .loop import Draw, Phase
@@ -27,13 +29,36 @@ POINTS_WEIGHT = 0.5
 
 def encoder_phases(minutes: float | None = None, steps: int | None = None) -> list[Phase]:
     """One phase."""
-    return [Phase("renders", batch=32, steps=steps, minutes=minutes, flat=0.2)]
+    return [Phase("renders", batch=32, steps=steps, minutes=minutes, flat=0.1)]
+
+
+def normalised(z: Tensor) -> Tensor:
+    """Z [N,z_dim] with unit second moment, as the generator's mapping sees it."""
+    return z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
 def latent_targets(z: Tensor) -> Tensor:
-    """tanh(0.75 z) of z normalised to unit second moment, as the generator's mapping sees it."""
-    z = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
-    return torch.tanh(0.75 * z)
+    """tanh(0.75 z) of normalised z."""
+    return squash(normalised(z))
+
+
+def squash(z: Tensor) -> Tensor:
+    """tanh(0.75 z)."""
+    return torch.tanh(LATENT_SQUASH * z)
+
+
+def relative_error(error: Tensor, running: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean, weighted or not, of errors over their running means, which follow in place."""
+    running.lerp_(error.detach(), 0.02)
+    relative = error / running
+    return relative.mean() if weight is None else (relative * weight).sum() / weight.sum()
+
+
+def jitter(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Images [N,3,S,S] with a gain (sd 3 %) and noise (sd 0.03), channels_last."""
+    gain = 1 + 0.03 * torch.randn(len(images), 1, 1, 1, generator=rng)
+    noise = 0.03 * torch.randn(images.shape, generator=rng)
+    return (images * gain + noise).contiguous(memory_format=torch.channels_last)
 
 
 def latent_r2(found: Tensor, wanted: Tensor) -> Tensor:
@@ -42,8 +67,25 @@ def latent_r2(found: Tensor, wanted: Tensor) -> Tensor:
     return 1 - error / wanted.var(0, unbiased=False).clamp_min(1e-12)
 
 
+def body_optimizer(net: nn.Module, lr: float) -> Muon:
+    """Muon on the matrices of a `SampleEncoder` but those of its heads, Adam on the rest."""
+    matrices, others = [], []
+    for name, p in net.named_parameters():
+        (matrices if p.ndim >= 2 and "_head." not in name else others).append(p)
+    return Muon(matrices, others, lr=lr, adam_lr=2e-3)
+
+
 class EncoderTask:
-    """Trains `encoder` on `train`."""
+    """Trains `encoder` on `train`.
+
+    Args:
+        encoder: the net.
+        train: rendered faces.
+        held: unseen ones.
+        phases: see `encoder_phases`.
+        weight: what each entry of z counts, [D]; None = equally.
+        lr: of Muon.
+    """
 
     name = "encoder"
 
@@ -54,20 +96,20 @@ class EncoderTask:
         held: FaceSet,
         phases: Sequence[Phase],
         *,
-        lr: float = 2e-3,
+        weight: Tensor | None = None,
+        lr: float = 8e-3,
         dtype: torch.dtype = torch.bfloat16,
         held_count: int = 512,
     ) -> None:
         self.net, self.phases, self.lr, self.dtype = encoder, phases, lr, dtype
-        self.train = train
+        self.train: FaceSet = train
+        self.weight = weight
         self.held = held.batch(np.arange(min(held_count, len(held))))
         self.extra = {"scale": torch.ones(train.z.shape[1]), "points": torch.ones(())}
 
     def optimizer(self) -> Muon:
-        """Muon on everything that is a matrix, Adam on the rest."""
-        matrices = [p for p in self.net.parameters() if p.ndim >= 2]
-        others = [p for p in self.net.parameters() if p.ndim < 2]
-        return Muon(matrices, others, lr=self.lr, adam_lr=2e-3)
+        """Muon on matrices but those of the last layers, Adam on the rest."""
+        return body_optimizer(self.net, self.lr)
 
     def begin(self, phase: Phase) -> None:
         """Nothing to prepare."""
@@ -76,18 +118,14 @@ class EncoderTask:
         """Normalised parameter errors plus normalised landmark error."""
         index = draw.index(len(self.train), phase.batch)
         z, images, points, _ = self.train.batch(index, draw.coins(len(index)))
-        gain = 1 + 0.03 * torch.randn(len(z), 1, 1, 1, generator=draw.torch)
-        noise = 0.03 * torch.randn(images.shape, generator=draw.torch)
-        images = (images * gain + noise).contiguous(memory_format=torch.channels_last)
+        images = jitter(images, draw.torch)
         self.net.train()
         with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
-            found, found_points = self.net(images)
-        error = (found.float() - latent_targets(z)).square().mean(0)  # [D]
-        self.extra["scale"].lerp_(error.detach(), 0.02)
-        latent = (error / self.extra["scale"]).mean()
+            found, found_points = self.net.estimate(images)
+        error = (found.float() - normalised(z)).square().mean(0)  # [D]
+        latent = relative_error(error, self.extra["scale"], self.weight)
         off = (found_points.float() - points).square().mean()
-        self.extra["points"].lerp_(off.detach(), 0.02)
-        loss = latent + POINTS_WEIGHT * off / self.extra["points"]
+        loss = latent + POINTS_WEIGHT * relative_error(off, self.extra["points"])
         return {"loss": loss, "error": error.mean(), "points": off.sqrt()}
 
     def check(self, phase: Phase, directory: Path, tag: str) -> dict[str, float]:

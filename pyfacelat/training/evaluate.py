@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,19 +9,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyfacelat import procface
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.faces.landmarks import normalised_error
+from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.fan import FAN
+from pyfacelat.nets.identity import IdentityNet
 from pyfacelat.nets.sample_encoder import SampleEncoder
 from pyfacelat.nets.stylegan2 import Generator
 
 from .data import FaceSet
-from .encoder_task import latent_r2, latent_targets
+from .discriminator_task import judge_reality
+from .encoder_task import latent_r2, latent_targets, squash
 from .fan_task import predict_points
 from .fast_generator import FastGenerator
 from .generator_task import psnr
+from .identity_task import embed, identity_columns, verification
 
-__all__ = ["evaluate_encoder", "evaluate_fan", "evaluate_generator", "generate", "w_statistics"]
+__all__ = [
+    "evaluate_discriminator",
+    "evaluate_encoder",
+    "evaluate_fan",
+    "evaluate_generator",
+    "evaluate_identity",
+    "generate",
+    "w_statistics",
+]
 
 
 @torch.no_grad()
@@ -91,26 +103,84 @@ def evaluate_fan(
 
 
 @torch.no_grad()
-def evaluate_encoder(
-    encoder: SampleEncoder, held: FaceSet, count: int, names: Sequence[str]
-) -> dict[str, Any]:
-    """R2 of tanh(0.75 z) per parameter and the landmark head's error.
+def evaluate_encoder(encoder: SampleEncoder, held: FaceSet, count: int) -> dict[str, Any]:
+    """How well latents and landmarks of procedural faces are estimated.
 
     Args:
         encoder: trained net.
         held: unseen faces.
         count: how many of them.
-        names: of the entries of z.
+
+    Returns:
+        nme of the landmark head; by parameter, r2_value: the explained share of the variance of
+        the parameter's value, which is what an image shows, and r2: that of tanh(0.75 z), which
+        an image hides where the value hardly depends on z; the means of both.
     """
     z, images, points, _ = held.batch(np.arange(min(count, len(held))))
-    parts = [encoder(part) for part in images.split(64)]
-    r2 = latent_r2(torch.cat([p[0] for p in parts]), latent_targets(z)).tolist()
+    parts = [encoder.estimate(part) for part in images.split(64)]
+    latent = torch.cat([p[0] for p in parts])
     found = torch.cat([p[1] for p in parts])
+    values = [
+        torch.from_numpy(procface.from_latent(part.numpy(), normalize=normalize))
+        for part, normalize in ((latent, False), (z, True))
+    ]
+    r2 = {"r2": latent_r2(squash(latent), latent_targets(z)), "r2_value": latent_r2(*values)}
+    names = procface.names()
     return {
         "faces": float(len(z)),
-        "r2_mean": float(np.mean(r2)),
         "nme": float(normalised_error(found, points).mean()),
+        **{f"{name}_mean": float(value.mean()) for name, value in r2.items()},
+        **{name: dict(zip(names, value.tolist(), strict=True)) for name, value in r2.items()},
+    }
+
+
+@torch.no_grad()
+def evaluate_identity(
+    net: IdentityNet, held: FaceSet, again: FaceSet, count: int
+) -> dict[str, Any]:
+    """Verification on held-out people; see `identity_task.verification`.
+
+    Args:
+        net: trained net.
+        held: unseen faces.
+        again: other pictures of the same people.
+        count: how many of them.
+
+    Returns:
+        Its numbers, and r2, by parameter: how well the embedding's direction gives that of the
+        person's own entries of z.
+    """
+    index = np.arange(min(count, len(held), len(again)))
+    z, images, _, _ = held.batch(index)
+    first, second = embed(net, images), embed(net, again.batch(index)[1])
+    own = identity_columns()
+    r2 = latent_r2(first, F.normalize(z[:, own], dim=1)).tolist()
+    names = [procface.names()[i] for i in own]
+    return {
+        "people": float(len(z)),
+        **verification(first, second),
         "r2": dict(zip(names, r2, strict=True)),
+    }
+
+
+@torch.no_grad()
+def evaluate_discriminator(
+    net: Discriminator, held: FaceSet, count: int, generator: Generator
+) -> dict[str, float]:
+    """Accuracy on held-out renders and on what the generator makes of the same latents.
+
+    Returns:
+        accuracy, with 0 as the threshold of the logit; renders and generated, mean logits; pairs,
+        the share of faces whose render has the higher logit.
+    """
+    z, images, _, _ = held.batch(np.arange(min(count, len(held))))
+    real, made = judge_reality(net, images), judge_reality(net, generate(generator, z))
+    return {
+        "faces": float(len(z)),
+        "accuracy": float(torch.cat([real > 0, made <= 0]).double().mean()),
+        "renders": float(real.mean()),
+        "generated": float(made.mean()),
+        "pairs": float((real > made).double().mean()),
     }
 
 

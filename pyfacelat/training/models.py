@@ -9,18 +9,24 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from pyfacelat.nets.discriminator import Discriminator, DiscriminatorConfig
 from pyfacelat.nets.fan import FAN, FANConfig
+from pyfacelat.nets.identity import IdentityConfig, IdentityNet
 from pyfacelat.nets.sample_encoder import SampleEncoder, SampleEncoderConfig
 from pyfacelat.nets.stylegan2 import Generator, GeneratorConfig
 
 __all__ = [
+    "discriminator_config",
     "encoder_config",
     "fan_config",
     "generator_config",
     "grow_generator",
+    "identity_config",
+    "new_discriminator",
     "new_encoder",
     "new_fan",
     "new_generator",
+    "new_identity",
 ]
 
 _Net = TypeVar("_Net", bound=nn.Module)
@@ -46,13 +52,29 @@ def generator_config(z_dim: int, size: int = 64, w_dim: int = 128) -> GeneratorC
 
 
 def fan_config(size: int = 64, width: int = 64) -> FANConfig:
-    """One hourglass of depth 3 on maps of half the image's side."""
-    return FANConfig(num_stacks=1, width=width, depth=3, input_size=size, stem="half")
+    """One hourglass of depth 3 on maps of 32 x 32 at 64 and 128 px: finer ones cost four times."""
+    stem = "half" if size < 128 else "fan"
+    return FANConfig(num_stacks=1, width=width, depth=3, input_size=size, stem=stem)
 
 
 def encoder_config(z_dim: int, size: int = 64) -> SampleEncoderConfig:
     """Five stages, whose maps are the perceptual features, and heads for z and landmarks."""
-    return SampleEncoderConfig(z_dim=z_dim, input_size=size)
+    return SampleEncoderConfig(z_dim=z_dim, input_size=size, stride=_stride(size), window_width=48)
+
+
+def identity_config(embedding_dim: int, size: int = 64) -> IdentityConfig:
+    """A narrower body than the encoder's."""
+    return IdentityConfig(embedding_dim=embedding_dim, input_size=size, stride=_stride(size))
+
+
+def discriminator_config(size: int = 64) -> DiscriminatorConfig:
+    """StyleGAN2's, thin, residual; without minibatch statistics, so that images stay apart."""
+    channels = {128: 16, 64: 24, 32: 32, 16: 48, 8: 64, 4: 64}
+    return DiscriminatorConfig(
+        img_resolution=size,
+        channels={r: c for r, c in channels.items() if r <= size},
+        mbstd_num_channels=0,
+    )
 
 
 def new_generator(config: GeneratorConfig, seed: int) -> Generator:
@@ -116,6 +138,25 @@ def new_encoder(config: SampleEncoderConfig, seed: int) -> SampleEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _laid_out(_he_normal(SampleEncoder(config)))
+
+
+def new_identity(config: IdentityConfig, seed: int) -> IdentityNet:
+    """Build an identity net with seeded He-normal convolutions."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _laid_out(_he_normal(IdentityNet(config)))
+
+
+def new_discriminator(config: DiscriminatorConfig, seed: int) -> Discriminator:
+    """Build a discriminator with seeded weights of unit variance, which it scales itself."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _laid_out(Discriminator(config))
+
+
+def _stride(size: int) -> int:
+    """Of a body's first convolution: images of 64 and of 128 px cost the same."""
+    return 1 if size < 128 else 2
 
 
 def _he_normal(net: _Net) -> _Net:

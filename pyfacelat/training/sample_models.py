@@ -1,9 +1,10 @@
 """Train the sample models: `python -m pyfacelat.training.sample_models STAGE --out DIR`.
 
-Stages: data (render the faces), generator, judge, fan, encoder, assets (export the averaged weights
-as fp16 and render the example portraits), evaluate (measure the exported files and write the model
-card), all (everything in this order). Every stage continues after a kill. Progress goes to stdout
-and DIR/<stage>/log.jsonl, sample sheets to DIR/<stage>/sheet_*.png.
+Stages: data (render the faces), generator, judge, fan, encoder, calibrate (fit the encoder's
+channel weights as a perceptual metric), identity, discriminator, assets (export the averaged
+weights as fp16 and render the example portraits), evaluate (measure the exported files and write
+the model card), all (everything in this order). Every stage continues after a kill. Progress goes
+to stdout and DIR/<stage>/log.jsonl, sample sheets to DIR/<stage>/sheet_*.png.
 
 One thread per process is set on purpose: with a foreign job on the machine, two OpenMP threads wait
 for each other and are many times slower; run two stages side by side instead.
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +25,51 @@ import torch
 from torch import Tensor
 
 from pyfacelat import procface, zoo
+from pyfacelat.files import write_atomically
 
 from . import assets, models
+from .calibrate import calibrate, measure, render_pairs
 from .data import FaceSet, face_set, procedural_source
+from .discriminator_task import DiscriminatorTask, discriminator_phases
 from .encoder_task import EncoderTask, encoder_phases
-from .evaluate import evaluate_encoder, evaluate_fan, evaluate_generator, generate
+from .evaluate import (
+    evaluate_discriminator,
+    evaluate_encoder,
+    evaluate_fan,
+    evaluate_generator,
+    evaluate_identity,
+    generate,
+)
 from .fan_task import FANTask, fan_phases
 from .fast_generator import FastGenerator
 from .generator_task import GeneratorTask, generator_phases
+from .identity_task import IdentityTask, identity_columns, identity_phases, same_people
 from .loop import Phase, load_ema, run
 from .sheets import save_sheet
 
 __all__ = ["evaluate", "main"]
 
-STAGES = ("data", "generator", "judge", "fan", "encoder", "assets", "evaluate", "all")
-MINUTES = {"generator": 20.0, "judge": 3.0, "fan": 8.0, "encoder": 6.0}
-"""Wall minutes of each training stage on one quiet core; enough at 64 px."""
-NET_SEEDS = {"generator": 1, "fan": 2, "judge": 3, "encoder": 4}
+TRAINED = ("generator", "judge", "fan", "encoder", "identity", "discriminator")
+STAGES = ("data", *TRAINED[:4], "calibrate", *TRAINED[4:], "assets", "evaluate", "all")
+MINUTES = {
+    "generator": 50.0,
+    "judge": 6.0,
+    "fan": 10.0,
+    "encoder": 20.0,
+    "identity": 6.0,
+    "discriminator": 5.0,
+}
+"""Wall minutes of each training stage on one quiet core; enough at 128 px."""
+NET_SEEDS = {name: seed for seed, name in enumerate(("generator", "fan", "judge", *TRAINED[3:]), 1)}
 JUDGE_WIDTH = 48
-SUBSET = 48
+AGAIN = 8192
+"""Faces of the training split of which the identity net sees another picture."""
+PAIR_FACES = {"train": 32, "test": 24}
+"""Faces that are changed in every way to fit and to measure the perceptual metric."""
+PAIR_SEEDS = {"train": 31, "test": 32}
+SUBSET = 32
 """Faces of the quick evaluation that a test repeats."""
+SUBSET_PAIR_FACES = 2
 PACKAGED = Path(__file__).resolve().parent.parent / "assets"
 
 
@@ -55,10 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--out", type=Path, required=True, help="folder of data and runs")
     parser.add_argument("--assets", type=Path, default=PACKAGED, help="folder of exported files")
-    parser.add_argument("--judge-file", type=Path, help="default: OUT/judge_fan.safetensors")
-    parser.add_argument("--size", type=int, default=64, choices=(32, 64, 128))
+    parser.add_argument(
+        "--test-files", type=Path, help="folder of judge and discriminator; default: OUT"
+    )
+    parser.add_argument("--size", type=int, default=128, choices=(32, 64, 128))
     parser.add_argument("--count", type=int, default=32768, help="training faces")
-    parser.add_argument("--held", type=int, default=1024, help="faces to measure on")
+    parser.add_argument("--held", type=int, default=2048, help="faces to measure on")
     parser.add_argument("--minutes", type=float, help="wall minutes of the stage's training")
     parser.add_argument("--steps", type=int, help="steps per phase instead of minutes")
     parser.add_argument("--warm", type=Path, help="run folder whose weights to start from")
@@ -74,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if stage == "data":
             for split in ("train", "val", "test"):
                 _faces(options, split)
+        elif stage == "calibrate":
+            fit_metric(options)
         elif stage == "assets":
             export(options)
         elif stage == "evaluate":
@@ -95,6 +126,8 @@ def train(stage: str, options: argparse.Namespace) -> None:
         "encoder": lambda: encoder_phases(minutes, options.steps),
         "judge": lambda: fan_phases(minutes, options.steps, generated=False),
         "fan": lambda: fan_phases(minutes, options.steps),
+        "identity": lambda: identity_phases(minutes, options.steps),
+        "discriminator": lambda: discriminator_phases(minutes, options.steps),
     }[stage]()
     if options.phases:
         phases = _chosen(phases, options.phases.split(","), minutes)
@@ -105,7 +138,21 @@ def train(stage: str, options: argparse.Namespace) -> None:
         task = GeneratorTask(generator, data, held, phases, trained=max(reached, default=0))
     elif stage == "encoder":
         encoder = models.new_encoder(models.encoder_config(z_dim, options.size), seed)
-        task = EncoderTask(encoder, data, held, phases)
+        # Pose and expression are what a projection is asked to keep apart from the rest.
+        moving = (*procface.names("pose"), *procface.names("expression"))
+        weight = torch.tensor([2.0 if name in moving else 1.0 for name in procface.names()])
+        task = EncoderTask(encoder, data, held, phases, weight=weight)
+    elif stage == "identity":
+        own = identity_columns()
+        net = models.new_identity(models.identity_config(len(own), options.size), seed)
+        again = _again(options, "train"), _again(options, "val")
+        task = IdentityTask(net, data, held, *again, own, phases)
+    elif stage == "discriminator":
+        generated = _generator_or_none(options, z_dim)
+        if generated is None:
+            raise SystemExit("discriminator: needs a trained generator in OUT/generator")
+        critic = models.new_discriminator(models.discriminator_config(options.size), seed)
+        task = DiscriminatorTask(critic, data, held, generated, phases)
     else:
         width = JUDGE_WIDTH if stage == "judge" else 64
         fan = models.new_fan(models.fan_config(options.size, width), seed)
@@ -114,6 +161,10 @@ def train(stage: str, options: argparse.Namespace) -> None:
     if weights is not None:
         if stage == "generator":
             weights = models.grow_generator(weights, task.net)
+        elif stage == "encoder":  # another renderer's latents mean something else
+            weights.update(
+                {k: v for k, v in task.net.state_dict().items() if k.startswith("latent_head.")}
+            )
         task.net.load_state_dict(weights)
     run(
         task,
@@ -123,6 +174,26 @@ def train(stage: str, options: argparse.Namespace) -> None:
         stop_after=options.stop_after,
         say=_say,
     )
+
+
+def fit_metric(options: argparse.Namespace) -> None:
+    """Fit the encoder's channel weights; OUT/calibrate/lins.pt holds them."""
+    folder = options.out / "calibrate"
+    folder.mkdir(parents=True, exist_ok=True)
+    z_dim = procface.Z_DIM
+    encoder = models.new_encoder(models.encoder_config(z_dim, options.size), 0).eval()
+    encoder.load_state_dict(load_ema(options.out / "encoder")[0])
+    train, held = (
+        render_pairs(PAIR_SEEDS[split], PAIR_FACES[split], options.size, options.threads)
+        for split in ("train", "test")
+    )
+    lins, numbers = calibrate(encoder, train, held)
+    write_atomically(folder / "numbers.json", json.dumps(numbers, indent=1).encode() + b"\n")
+    buffer = io.BytesIO()
+    torch.save({f"lin{k}": lin for k, lin in enumerate(lins)}, buffer)
+    write_atomically(folder / "lins.pt", buffer.getvalue())
+    for name, found in numbers.items():
+        _say(f"calibrate: {name} weights: {_flat(found)}")
 
 
 def _start(options: argparse.Namespace) -> tuple[dict[str, Tensor] | None, list[dict[str, Any]]]:
@@ -156,7 +227,7 @@ def export(options: argparse.Namespace) -> None:
     options.assets.mkdir(parents=True, exist_ok=True)
     z_dim = procface.Z_DIM
     about = {"domain": "pyfacelat.procface", "size": str(options.size)}
-    for stage in ("generator", "fan", "judge", "encoder"):
+    for stage in TRAINED:
         try:
             weights, _ = load_ema(options.out / stage)
         except FileNotFoundError:
@@ -170,14 +241,28 @@ def export(options: argparse.Namespace) -> None:
             assets.export_generator(options.assets / "generator.safetensors", net, about)
         elif stage == "encoder":
             encoder = models.new_encoder(models.encoder_config(z_dim, options.size), 0)
+            weights.update(_lins(options))
             encoder.load_state_dict(weights)
             assets.export_encoder(options.assets / "encoder.safetensors", encoder, about)
+        elif stage == "identity":
+            own = len(identity_columns())
+            identity = models.new_identity(models.identity_config(own, options.size), 0)
+            identity.load_state_dict(weights)
+            assets.export_identity(options.assets / "identity.safetensors", identity, about)
+        elif stage == "discriminator":
+            critic = models.new_discriminator(models.discriminator_config(options.size), 0)
+            critic.load_state_dict(weights)
+            assets.export_discriminator(
+                _test_files(options) / "discriminator.safetensors", critic, about
+            )
         else:
             width = JUDGE_WIDTH if stage == "judge" else 64
             fan = models.new_fan(models.fan_config(options.size, width), 0)
             fan.load_state_dict(weights)
             target = options.assets / "fan.safetensors"
-            assets.export_fan(_judge_file(options) if stage == "judge" else target, fan, about)
+            if stage == "judge":
+                target = _test_files(options) / "judge_fan.safetensors"
+            assets.export_fan(target, fan, about)
         _say(f"{stage}: exported")
     assets.write_examples(options.assets)
 
@@ -186,11 +271,12 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     """Measure the exported files on held-out faces; write the model card and two sheets.
 
     Returns:
-        generator, fan, judge, encoder: dicts of numbers; subset: the same on the first few faces.
+        See `measure_files`; "subset" has the same on the first few faces.
     """
-    held = _faces(options, "test")
-    numbers = measure(options.assets, _judge_file(options), held, options.held)
-    numbers["subset"] = measure(options.assets, _judge_file(options), held, SUBSET)
+    held, again = _faces(options, "test"), _again(options, "test")
+    files = options.assets, _test_files(options)
+    numbers = measure_files(*files, held, again, options.held, PAIR_FACES["test"])
+    numbers["subset"] = measure_files(*files, held, again, SUBSET, SUBSET_PAIR_FACES)
     runs: dict[str, Any] = {}
     for stage in NET_SEEDS:
         try:
@@ -218,23 +304,44 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     rng = torch.Generator().manual_seed(0)
     fresh = generate(generator, torch.randn(64, generator.z_dim, generator=rng))
     save_sheet(options.out / "sheet_64.png", list(fresh.split(8)))
-    _say(json.dumps({k: numbers[k] for k in ("generator", "fan", "judge")}, indent=1))
-    _say(f"encoder: mean R2 {numbers['encoder']['r2_mean']:.3f}")
+    for name, found in numbers.items():
+        if name != "subset":
+            _say(f"{name}: {_flat(found)}")
     return numbers
 
 
-def measure(folder: Path, judge_file: Path, held: FaceSet, count: int) -> dict[str, Any]:
-    """Every number of the model card, on the first `count` held-out faces."""
+def measure_files(
+    folder: Path, test_files: Path, held: FaceSet, again: FaceSet, count: int, pair_faces: int
+) -> dict[str, Any]:
+    """Every number of the model card.
+
+    Args:
+        folder: of the packaged files.
+        test_files: folder of judge and discriminator.
+        held: held-out faces.
+        again: other pictures of the same people.
+        count: how many of them to measure on.
+        pair_faces: faces that are changed in every way to measure the perceptual metric.
+
+    Returns:
+        generator, fan, judge, encoder, perceptual, identity, discriminator: dicts of numbers.
+    """
     generator = zoo.load_generator(folder / "generator.safetensors")
     fan = zoo.load_landmarker(folder / "fan.safetensors")
     encoder = zoo.load_encoder(folder / "encoder.safetensors")
-    judge = zoo.load_landmarker(judge_file)
-    names = [p.name for p in procface.PARAMS]
+    judge = zoo.load_landmarker(test_files / "judge_fan.safetensors")
+    critic = zoo.load_discriminator(test_files / "discriminator.safetensors")
+    pairs = render_pairs(PAIR_SEEDS["test"], pair_faces, held.size)
     return {
         "generator": evaluate_generator(generator, held, count, judge),
         "fan": evaluate_fan(fan, held, count, generator),
         "judge": evaluate_fan(judge, held, count, generator),
-        "encoder": evaluate_encoder(encoder, held, count, names),
+        "encoder": evaluate_encoder(encoder, held, count),
+        "perceptual": measure(zoo.load_perceptual(folder / "encoder.safetensors"), pairs),
+        "identity": evaluate_identity(
+            zoo.load_identity(folder / "identity.safetensors"), held, again, count
+        ),
+        "discriminator": evaluate_discriminator(critic, held, count, generator),
     }
 
 
@@ -242,6 +349,23 @@ def _faces(options: argparse.Namespace, split: str) -> FaceSet:
     count = {"train": options.count, "val": 512, "test": options.held}[split]
     source = procedural_source(options.threads)
     return face_set(options.out / "data", split, count, options.size, source=source, progress=_say)
+
+
+def _again(options: argparse.Namespace, split: str) -> FaceSet:
+    """Other pictures of the people of a split's first faces."""
+    count = {"train": min(AGAIN, options.count), "val": 512, "test": options.held}[split]
+    folder = options.out / "data_again"
+    source = same_people(options.threads)
+    return face_set(folder, split, count, options.size, source=source, progress=_say)
+
+
+def _lins(options: argparse.Namespace) -> dict[str, Tensor]:
+    """The encoder's fitted channel weights, as `fit_metric` left them."""
+    file = options.out / "calibrate" / "lins.pt"
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: not there; run the stage calibrate first")
+    lins: dict[str, Tensor] = torch.load(file, weights_only=True)
+    return lins
 
 
 def _generator_or_none(options: argparse.Namespace, z_dim: int) -> Any:
@@ -261,9 +385,14 @@ def _generator_or_none(options: argparse.Namespace, z_dim: int) -> Any:
     return images
 
 
-def _judge_file(options: argparse.Namespace) -> Path:
-    file: Path = options.judge_file or options.out / "judge_fan.safetensors"
-    return file
+def _test_files(options: argparse.Namespace) -> Path:
+    folder: Path = options.test_files or options.out
+    return folder
+
+
+def _flat(numbers: Mapping[str, Any]) -> str:
+    """The numbers that are no tables, as a line."""
+    return ", ".join(f"{k} {v:.4g}" for k, v in numbers.items() if not isinstance(v, dict))
 
 
 def _say(line: str) -> None:

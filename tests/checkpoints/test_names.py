@@ -14,6 +14,7 @@ from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.e4e import E4E, E4EConfig
 from pyfacelat.nets.facespace import FaceSpaceConfig, FaceSpaceEncoder
 from pyfacelat.nets.fan import FAN, FANConfig
+from pyfacelat.nets.identity import IdentityConfig, IdentityNet
 from pyfacelat.nets.image_to_latent import ImageToLatent, ImageToLatentConfig
 from pyfacelat.nets.resnet import ResNet, ResNetConfig
 from pyfacelat.nets.s3fd import S3FD, S3FDConfig
@@ -80,10 +81,19 @@ def test_fan(changes: dict[str, Any]) -> None:
     agree("fan", FAN(config), config)
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_landmarks": 0, "widths": (4, 5, 6, 7, 8)}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"num_landmarks": 0, "widths": (4, 5, 6, 7, 8)}, {"stride": 2, "window_width": 5}],
+)
 def test_encoder(changes: dict[str, Any]) -> None:
     config = SampleEncoderConfig(z_dim=6, hidden=12, **changes)
     agree("sample-encoder", SampleEncoder(config), config)
+
+
+@pytest.mark.parametrize("changes", [{}, {"window_width": 0, "stride": 1, "hidden": 9}])
+def test_identity(changes: dict[str, Any]) -> None:
+    config = IdentityConfig(embedding_dim=7, **changes)
+    agree("sample-identity", IdentityNet(config), config)
 
 
 @pytest.mark.parametrize("variant", ["ir", "ir-se", "iresnet"])

@@ -7,15 +7,19 @@ import json
 import pytest
 import torch
 
+from pyfacelat.nets.discriminator import DiscriminatorConfig
 from pyfacelat.nets.fan import FANConfig
+from pyfacelat.nets.identity import IdentityConfig
 from pyfacelat.nets.sample_encoder import SampleEncoderConfig
 from pyfacelat.nets.stylegan2 import GeneratorConfig
 from pyfacelat.training import loop, models
-from pyfacelat.training.data import face_set
+from pyfacelat.training.data import FaceSource, face_set, other_latents
+from pyfacelat.training.discriminator_task import DiscriminatorTask
 from pyfacelat.training.encoder_task import EncoderTask
 from pyfacelat.training.fan_task import FANTask
 from pyfacelat.training.fast_generator import FastGenerator
 from pyfacelat.training.generator_task import GeneratorTask
+from pyfacelat.training.identity_task import IdentityTask
 from pyfacelat.training.loop import Phase
 from tests.training import crude
 
@@ -46,7 +50,7 @@ def train(task, folder):
         folder.mkdir()
         before = task.check(task.phases[-1], folder, "start")
     after = loop.run(task, folder, seed=1, say=lambda line: None)
-    assert list(folder.glob("sheet_*.png")) or task.name == "encoder"
+    assert list(folder.glob("sheet_*.png")) or task.name in ("encoder", "identity")
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == task.phases[-1].steps
     return before, after
@@ -89,12 +93,12 @@ def test_generated_faces_need_a_generator(faces, tmp_path):
 
 def test_encoder(faces, tmp_path):
     config = SampleEncoderConfig(
-        z_dim=crude.Z_DIM, input_size=32, widths=(8, 8, 16, 16, 16), hidden=32
+        z_dim=crude.Z_DIM, input_size=32, widths=(8, 8, 16, 16, 16), hidden=32, window_width=4
     )
     task = EncoderTask(
         models.new_encoder(config, 1),
         *faces,
-        [Phase("renders", batch=16, steps=150)],
+        [Phase("renders", batch=16, steps=110)],
         held_count=64,
     )
     before, after = train(task, tmp_path / "run")
@@ -124,3 +128,54 @@ def test_a_grown_generator_makes_the_same_images():
     torch.testing.assert_close(after, before, rtol=0, atol=2e-5 * float(before.std()) + 1e-5)
     with pytest.raises(ValueError, match="does not fit"):
         models.grow_generator(large.state_dict(), small)
+
+
+def test_identity_net(faces, tmp_path):
+    own = [3, 4, 5]  # the colours of a crude face
+
+    def again(z, size):
+        other = other_latents(z)
+        other[:, own] = z[:, own]
+        return crude.render(other, size)
+
+    source = FaceSource(z_dim=crude.Z_DIM, render=again)
+    again_sets = [face_set(tmp_path, split, 256, 32, source=source) for split in ("train", "val")]
+    config = IdentityConfig(
+        embedding_dim=3,
+        input_size=32,
+        widths=(8, 8, 16, 16, 16),
+        hidden=32,
+        stride=1,
+        window_width=4,
+    )
+    task = IdentityTask(
+        models.new_identity(config, 1),
+        *faces,
+        *again_sets,
+        own,
+        [Phase("pairs", batch=12, steps=90)],
+        held_count=64,
+    )
+    before, after = train(task, tmp_path / "run")
+    assert after["r2"] > 0.5 > before["r2"]
+    assert after["auc"] > 0.9 and after["same"] > 0.8 > after["other"] + 0.5
+
+
+def test_discriminator(faces, tmp_path):
+    config = DiscriminatorConfig(
+        img_resolution=32, channels={4: 16, 8: 16, 16: 16, 32: 8}, mbstd_num_channels=0
+    )
+
+    def soft(z):
+        images = torch.from_numpy(crude.render(z.numpy(), 32)[0]).permute(0, 3, 1, 2) / 127.5 - 1
+        return torch.nn.functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
+
+    task = DiscriminatorTask(
+        models.new_discriminator(config, 1),
+        *faces,
+        soft,
+        [Phase("pairs", batch=8, steps=60)],
+        held_count=64,
+    )
+    before, after = train(task, tmp_path / "run")
+    assert before["accuracy"] < 0.7 and after["accuracy"] > 0.9
