@@ -26,7 +26,7 @@ DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 @pytest.fixture(scope="module", params=["sample", "1 stack", "4 stacks"])
 def fan(request: pytest.FixtureRequest) -> FAN:
-    """The sample network (64 px), and published sizes (256 px) with random weights."""
+    """The sample network (128 px), and published sizes (256 px) with random weights."""
     if request.param == "sample":
         return zoo.load_landmarker("sample")
     return random_fan(num_stacks=int(request.param.split()[0]))

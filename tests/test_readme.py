@@ -60,7 +60,8 @@ def starting(start: str) -> list[list[str]]:
 
 def test_every_command_is_covered_here() -> None:
     known = ("make demo", "make test", "pip install", "pyfacelat project", "pyfacelat doctor",
-             "pyfacelat convert", "pyfacelat export")  # fmt: skip
+             "pyfacelat convert", "pyfacelat export", "pyfacelat fetch", "pyfacelat inspect",
+             "pyfacelat mix", "pyfacelat morph", "pyfacelat boundary")  # fmt: skip
     assert all(command.startswith(known) for command in COMMANDS)
 
 
@@ -103,6 +104,34 @@ def test_convert(folder: Path) -> None:
     before, after = load_generator("ffhq.pkl"), load_generator("ffhq.safetensors")
     for name, value in before.state_dict().items():
         assert torch.equal(after.state_dict()[name], value)
+
+
+def test_inspect(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_generator_pickle(folder / "ffhq.pkl")
+    (arguments,) = starting("pyfacelat inspect")
+    assert main(arguments[1:]) == 0
+    assert "32" in capsys.readouterr().out  # its resolution
+
+
+def test_fetch_lists(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (arguments,) = starting("pyfacelat fetch")
+    assert main(arguments[1:]) == 0
+    assert "2dfan4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("start", ["pyfacelat mix", "pyfacelat morph"])
+def test_mixing_and_morphing(start: str, folder: Path) -> None:
+    (arguments,) = starting(start)
+    assert main(arguments[1:]) == 0
+    outdir = folder / arguments[arguments.index("--outdir") + 1]
+    assert list(outdir.glob("*_w.npz")) and list(outdir.glob("*.png"))
+
+
+def test_boundaries(folder: Path) -> None:
+    fit, apply = starting("pyfacelat boundary")
+    assert main(fit[1:]) == 0
+    assert main(apply[1:]) == 0
+    assert list((folder / apply[apply.index("--outdir") + 1]).glob("*.png"))
 
 
 def test_export(folder: Path) -> None:

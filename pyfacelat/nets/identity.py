@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .checks import check_images, check_integers
+from .folding import Foldable
 from .sample_encoder import SampleEncoder, SampleEncoderConfig
 
 __all__ = ["IdentityConfig", "IdentityNet"]
@@ -50,12 +51,19 @@ class IdentityConfig:
         return SampleEncoderConfig(z_dim=shared.pop("embedding_dim"), **shared)
 
 
-class IdentityNet(nn.Module):
-    """Images to unit embeddings; `config` is its `IdentityConfig`."""
+class IdentityNet(Foldable):
+    """Images to unit embeddings; `config` is its `IdentityConfig`.
+
+    Attributes:
+        input_size: side of the images it works on.
+        embed_dim: width of the embedding.
+    """
 
     def __init__(self, config: IdentityConfig) -> None:
         super().__init__()
         self.config = config
+        self.input_size = config.input_size
+        self.embed_dim = config.embedding_dim
         self.body = SampleEncoder(config.body())
 
     def forward(self, images: Tensor) -> Tensor:
@@ -73,9 +81,13 @@ class IdentityNet(nn.Module):
             ValueError: images have a wrong shape.
         """
         check_images(images, side=images.shape[-1])
-        size = self.config.input_size
+        size = self.input_size
         if images.shape[-1] > size:
             images = F.interpolate(images, size=(size, size), mode="area")
         elif images.shape[-1] < size:
             images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
         return F.normalize(self.body.latent(images), dim=1)
+
+    def fold(self) -> None:
+        """Put the normalisation into the convolutions, in place and for good."""
+        self.body.fold()

@@ -10,14 +10,13 @@ The network belongs to the sample models, whose images are made from known laten
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .folding import fold_into_conv
+from .folding import Foldable, fold_into_conv
 
 __all__ = ["FeatureTrunk", "SampleEncoder", "SampleEncoderConfig"]
 
@@ -92,7 +91,7 @@ class SampleEncoderConfig:
             )
 
 
-class SampleEncoder(nn.Module):
+class SampleEncoder(Foldable):
     """Images to features, latent and landmarks; `config` is its `SampleEncoderConfig`.
 
     The buffers `lin0`, `lin1` ... [metric_channels[k]] >= 0 weigh channels in a perceptual metric;
@@ -172,19 +171,12 @@ class SampleEncoder(nn.Module):
         """Estimated z [N, z_dim] of images as in `forward`; unsure entries are near 0."""
         return self.estimate(x)[0]
 
-    def folded(self) -> SampleEncoder:
-        """Copy this network with the normalisation inside the convolutions.
-
-        Frozen, in evaluation mode, equal up to rounding, faster; it has other state-dict names, so
-        save the original.
-        """
-        encoder = copy.deepcopy(self).eval().requires_grad_(False)
-        for unit in list(encoder.modules()):
+    def fold(self) -> None:
+        """Put the normalisation into the convolutions, in place and for good."""
+        for unit in list(self.modules()):
             if isinstance(unit, _ConvUnit):
                 unit.conv = fold_into_conv(unit.conv, unit.norm)
                 setattr(unit, "norm", nn.Identity())  # noqa: B010 (new type)
-        # Convolutions hand on their weights' layout: channels_last is the faster one.
-        return encoder.to(memory_format=torch.channels_last)
 
     def estimate(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Estimated z [N, z_dim], not squashed, and the landmarks; else as `forward`."""

@@ -47,26 +47,22 @@ def generate(generator: Generator, z: Tensor, batch: int = 32) -> Tensor:
     return torch.cat(parts)
 
 
-def evaluate_generator(
-    generator: Generator, held: FaceSet, count: int, judge: FAN | None = None
-) -> dict[str, float]:
+def evaluate_generator(made: Tensor, held: FaceSet, judge: FAN | None = None) -> dict[str, float]:
     """PSNR against the renders (whole and inner face), sharpness, and a judge's landmark error.
 
     Args:
-        generator: trained net.
+        made: what a trained net makes of the first faces of `held`, [N,3,S,S] in [-1,1].
         held: unseen faces.
-        count: how many of them.
         judge: a landmark net that no training saw, or None.
 
     Returns:
         psnr, psnr_p05, face_psnr [dB]; sharpness, the high-pass energy in the inner face over that
         of the renders; judge_nme_generated, judge_nme_renders as ratios of the outer eye distance.
     """
-    z, images, points, masks = held.batch(np.arange(min(count, len(held))))
-    made = generate(generator, z)
+    _, images, points, masks = held.batch(np.arange(len(made)))
     whole = psnr(made, images)
     numbers = {
-        "faces": float(len(z)),
+        "faces": float(len(made)),
         "psnr": float(whole.mean()),
         "psnr_p05": float(whole.quantile(0.05)),
         "face_psnr": float(psnr(made, images, masks).mean()),
@@ -79,15 +75,19 @@ def evaluate_generator(
     return numbers
 
 
-def evaluate_fan(
-    fan: FAN, held: FaceSet, count: int, generator: Generator | None = None
-) -> dict[str, float]:
-    """Landmark error by outer eye corners on renders, per group, and on generated faces."""
-    z, images, points, _ = held.batch(np.arange(min(count, len(held))))
+def evaluate_fan(fan: FAN, held: FaceSet, made: Tensor) -> dict[str, float]:
+    """Landmark error by outer eye corners on renders, per group, and on generated faces.
+
+    Args:
+        fan: trained net.
+        held: unseen faces.
+        made: what a generator makes of the first of them, [N,3,S,S] in [-1,1].
+    """
+    _, images, points, _ = held.batch(np.arange(len(made)))
     found = predict_points(fan, images)
     error = normalised_error(found, points)
     numbers = {
-        "faces": float(len(z)),
+        "faces": float(len(made)),
         "nme": float(error.mean()),
         "nme_p95": float(error.quantile(0.95)),
     }
@@ -96,9 +96,8 @@ def evaluate_fan(
         index = list(members)
         off = (found[:, index] - points[:, index]).norm(dim=-1).mean(1) / eyes
         numbers[f"nme_{group}"] = float(off.mean())
-    if generator is not None:
-        seen = predict_points(fan, generate(generator, z))
-        numbers["nme_generated"] = float(normalised_error(seen, points).mean())
+    seen = predict_points(fan, made)
+    numbers["nme_generated"] = float(normalised_error(seen, points).mean())
     return numbers
 
 
@@ -164,23 +163,26 @@ def evaluate_identity(
 
 
 @torch.no_grad()
-def evaluate_discriminator(
-    net: Discriminator, held: FaceSet, count: int, generator: Generator
-) -> dict[str, float]:
+def evaluate_discriminator(net: Discriminator, held: FaceSet, made: Tensor) -> dict[str, float]:
     """Accuracy on held-out renders and on what the generator makes of the same latents.
+
+    Args:
+        net: trained net.
+        held: unseen faces.
+        made: the generator's images of the first of them, [N,3,S,S] in [-1,1].
 
     Returns:
         accuracy, with 0 as the threshold of the logit; renders and generated, mean logits; pairs,
         the share of faces whose render has the higher logit.
     """
-    z, images, _, _ = held.batch(np.arange(min(count, len(held))))
-    real, made = judge_reality(net, images), judge_reality(net, generate(generator, z))
+    images = held.batch(np.arange(len(made)))[1]
+    real, fake = judge_reality(net, images), judge_reality(net, made)
     return {
-        "faces": float(len(z)),
-        "accuracy": float(torch.cat([real > 0, made <= 0]).double().mean()),
+        "faces": float(len(made)),
+        "accuracy": float(torch.cat([real > 0, fake <= 0]).double().mean()),
         "renders": float(real.mean()),
-        "generated": float(made.mean()),
-        "pairs": float((real > made).double().mean()),
+        "generated": float(fake.mean()),
+        "pairs": float((real > fake).double().mean()),
     }
 
 

@@ -292,6 +292,18 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         "Seeds": ", ".join(f"{k} {v}" for k, v in NET_SEEDS.items()),
         "torch": torch.__version__,
     }
+    fitted = options.out / "calibrate" / "numbers.json"
+    if fitted.exists():
+        facts[
+            "Perceptual metric, rank correlation with the parameters' distance where one "
+            "parameter differs"
+        ] = (
+            ", ".join(
+                f"{name} {found['rank_one']:.2f}"
+                for name, found in json.loads(fitted.read_text()).items()
+            )
+            + " (the stage maps alone, with the windows, with fitted weights)"
+        )
     facts.update(
         {"Note" if not i else f"Note {i + 1}": text for i, text in enumerate(options.note)}
     )
@@ -331,17 +343,18 @@ def measure_files(
     encoder = zoo.load_encoder(folder / "encoder.safetensors")
     judge = zoo.load_landmarker(test_files / "judge_fan.safetensors")
     critic = zoo.load_discriminator(test_files / "discriminator.safetensors")
+    made = generate(generator, held.batch(np.arange(min(count, len(held))))[0])
     pairs = render_pairs(PAIR_SEEDS["test"], pair_faces, held.size)
     return {
-        "generator": evaluate_generator(generator, held, count, judge),
-        "fan": evaluate_fan(fan, held, count, generator),
-        "judge": evaluate_fan(judge, held, count, generator),
+        "generator": evaluate_generator(made, held, judge),
+        "fan": evaluate_fan(fan, held, made),
+        "judge": evaluate_fan(judge, held, made),
         "encoder": evaluate_encoder(encoder, held, count),
         "perceptual": measure(zoo.load_perceptual(folder / "encoder.safetensors"), pairs),
         "identity": evaluate_identity(
             zoo.load_identity(folder / "identity.safetensors"), held, again, count
         ),
-        "discriminator": evaluate_discriminator(critic, held, count, generator),
+        "discriminator": evaluate_discriminator(critic, held, made),
     }
 
 

@@ -26,7 +26,7 @@ def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "comparing it with torch" in shown.err
     options, config = read_options(out)
     assert (options.what, options.batch, options.opset) == ("loss-and-gradient", 2, 19)
-    assert (options.reduction, config.input_size) == ("l2", 64)
+    assert (options.reduction, config.input_size) == ("l2", 128)
     assert main(["export", "fan", *arguments]) == 0
     assert "from the cache" in capsys.readouterr().out
 

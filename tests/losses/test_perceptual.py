@@ -167,3 +167,26 @@ class _First(nn.Module):
 
     def forward(self, x):
         return self.trunk.activations(x, [3])
+
+
+def test_a_mask_reaches_maps_that_show_a_part():
+    class Trunk(torch.nn.Module):
+        regions = (None, (0.5, 0.25, 1.0, 0.75))
+
+        def forward(self, x):
+            return [x, x[:, :, 4:12, 8:]]
+
+    metric = LPIPS(Trunk(), [torch.ones(3), torch.ones(3)]).double()
+    rng = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(2, 3, 16, 16, generator=rng, dtype=torch.float64) for _ in range(2))
+    u, v = (f / f.norm(dim=1, keepdim=True) for f in (x, y))
+    squares = (u - v).square().sum(1)  # [N, 16, 16]
+    mask = torch.rand(2, 1, 16, 16, generator=rng, dtype=torch.float64)
+    whole, part = (
+        (m * s).sum((1, 2)) / m.sum((1, 2))
+        for m, s in ((mask[:, 0], squares), (mask[:, 0, 4:12, 8:], squares[:, 4:12, 8:]))
+    )
+    torch.testing.assert_close(metric(x, y, mask), whole + part)
+    mask[:, :, 4:12, 8:] = 0
+    whole = (mask[:, 0] * squares).sum((1, 2)) / mask.sum((1, 2, 3))
+    torch.testing.assert_close(metric(x, y, mask), whole)

@@ -18,6 +18,7 @@ def test_embedding():
     assert found.shape == (3, 6)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(net(x[1:2]), found[1:2])
+    torch.testing.assert_close(net.folded()(x), found, atol=1e-4, rtol=1e-3)
     found[:, 0].sum().backward()
     assert torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
     with torch.no_grad():
