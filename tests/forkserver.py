@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -41,6 +42,8 @@ Function = Callable[..., Iterator[Any]]
 
 def serve(functions: dict[str, Function]) -> None:
     """Answer lines of JSON, each a list of calls that run side by side, until there are no more."""
+    # A test run in the background of a script is started with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in sys.stdin:
         children = [_start(functions[name], arguments) for name, arguments in json.loads(line)]
         print(json.dumps([_finish(*child) for child in children]), flush=True)

@@ -121,7 +121,7 @@ class LPIPS(nn.Module):
         stages = []
         for k, (a, b) in enumerate(zip(embedded, target, strict=True)):
             squares = (a - b).square().flatten(2)  # [N, C, P]
-            per_pixel = (self.get_buffer(f"lin{k}") @ squares).squeeze(1)  # [N, P]
+            per_pixel = self.get_buffer(f"lin{k}") @ squares  # [N, P]
             if mask is None:
                 stages.append(per_pixel.mean(dim=1))
                 continue
