@@ -190,3 +190,18 @@ def test_a_mask_reaches_maps_that_show_a_part():
     mask[:, :, 4:12, 8:] = 0
     whole = (mask[:, 0] * squares).sum((1, 2)) / mask.sum((1, 2, 3))
     torch.testing.assert_close(metric(x, y, mask), whole)
+
+
+def test_a_map_of_one_pixel_counts():
+    class Trunk(torch.nn.Module):
+        def forward(self, x):
+            return [x, x.mean((2, 3), keepdim=True)]
+
+    metric = LPIPS(Trunk(), [torch.ones(3), torch.ones(3)]).double()
+    rng = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(2, 3, 4, 4, generator=rng, dtype=torch.float64) for _ in range(2))
+    unit = [[m / m.norm(dim=1, keepdim=True) for m in Trunk()(image)] for image in (x, y)]
+    wanted = sum((a - b).square().sum(1).mean((1, 2)) for a, b in zip(*unit, strict=True))
+    torch.testing.assert_close(metric(x, y), wanted)
+    ones = torch.ones(1, 1, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(metric(x, y, ones), wanted)
