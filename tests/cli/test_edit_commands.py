@@ -35,6 +35,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def assert_same_latents(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Equal up to what the mapping rounds differently in a batch; w spreads over 100 units."""
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * float(wanted.std()))
+
+
 def from_seed(generator: zoo.Generator, seed: int) -> torch.Tensor:
     z = np.random.RandomState(seed).randn(1, generator.z_dim)
     ws: torch.Tensor = generator.mapping(torch.from_numpy(z).float())
@@ -50,7 +55,7 @@ def test_mix_makes_a_table(
     assert told["images"] == 6 and told["psi"] == 0
     mixed = load_latents("m/mixed_w.npz")
     expected = style_transfer(from_seed(generator, 2), from_seed(generator, 4))
-    torch.testing.assert_close(mixed[4:5], expected)
+    assert_same_latents(mixed[4:5], expected)
     picture = np.asarray(Image.open("m/001_001.png")).astype(int)
     rendered = to_uint8(generator.synthesis(expected))[0].numpy()
     assert np.abs(picture - rendered).max() <= 1
@@ -73,7 +78,7 @@ def test_morph(folder: Path, generator: zoo.Generator, capsys: pytest.CaptureFix
     assert main([*command, "--outdir", "m", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"outdir": "m", "frames": 7, "keys": 3}
     path = load_latents("m/morph_w.npz")
-    torch.testing.assert_close(path[::3][1:2], from_seed(generator, 2))
+    assert_same_latents(path[::3][1:2], from_seed(generator, 2))
     with av.open("m/morph.mp4") as video:
         assert sum(1 for _ in video.decode(video=0)) == 7
     assert Image.open("m/strip.png").width > 7 * 64
@@ -163,10 +168,10 @@ def test_edit_along_found_and_shared_directions(
     shape = (2, 3, generator.num_ws, generator.w_dim)
     base = torch.cat([from_seed(generator, 1), from_seed(generator, 2)])
     edited = load_latents("s/edited_w.npz").reshape(shape)
-    torch.testing.assert_close(edited[:, 1], base)
+    assert_same_latents(edited[:, 1], base)
     rows = row_indices("middle", generator.num_ws)
     others = [row for row in range(generator.num_ws) if row not in rows]
-    torch.testing.assert_close(edited[:, 0, others], base[:, others])
+    assert_same_latents(edited[:, 0, others], base[:, others])
 
     shared = ["--direction", "sefa.npy", "--rows", "middle"]
     assert main([*edit, "t", *shared]) == 0
