@@ -49,9 +49,9 @@ def drive(
         look, points[:, 0]
     )
     frames, seconds = [pictures(result.images)], result.timings["total"]
-    following = follow(method.config, frame_steps)
+    config = follow(method.config, frame_steps)
     for t in range(1, points.shape[1]):
-        result = nets.projector(following, seed, result.ws).project(look, points[:, t])
+        result = nets.projector(config, seed, result.ws).project(look, points[:, t])
         frames.append(pictures(result.images))
         seconds += result.timings["total"]
     return torch.stack(frames, dim=1), seconds / (points.shape[0] * points.shape[1])

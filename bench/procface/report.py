@@ -18,7 +18,7 @@ from bench.procface.pairs import Pair
 from bench.procface.plots import Spot
 from bench.procface.sheet import contact_sheet
 from bench.procface.store import Record
-from bench.procface.summary import Figure, Table
+from bench.procface.summary import Figure, Table, Tables
 from bench.procface.tasks import DOSES, FEATURES
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.files import write_atomically
@@ -56,53 +56,43 @@ def write(
         the tables as text.
 
     """
-    methods = summary.order(records, list(families))
-    result = {**about, "summary": summary.everything(records, methods, goals), "records": records}
+    found = summary.tabulate(records, list(families), goals)
+    result = {**about, "summary": found.json(), "records": records}
     write_atomically(folder / "results.json", _dense(result).encode())
-    shared = summary.common_pairs(records, "T2", methods)
-    common = [r for r in records if r["task"] != "T2" or r["pair"] in shared]
-    headline = summary.transfer(common, methods, goals)
-    page = contact_sheet(pictures, list(headline), pairs, headline)
+    page = contact_sheet(pictures, list(found.transfer), pairs, found.transfer)
     if page is not None:
         save_png(folder / "contact_sheet.png", page)
-    text = _text(records, methods, headline)
-    write_atomically(
-        folder / "report.html",
-        _html(records, methods, headline, about, families, goals, page).encode(),
-    )
-    return text
+    write_atomically(folder / "report.html", _html(found, about, families, goals, page).encode())
+    return _text(found)
 
 
-def _text(records: Sequence[Record], methods: Sequence[str], headline: Table) -> str:
+def _text(found: Tables) -> str:
     shown = [
-        ("T1 inversion of A", summary.inversion(records, methods), tables.INVERSION),
-        ("T2 look of A, landmarks of B", headline, tables.HEADLINE),
-        ("T2 motion carried", headline, tables.CARRIED),
-        ("T2 what is kept, and time", headline, tables.KEPT),
+        ("T1 inversion of A", found.inversion, tables.INVERSION),
+        ("T2 look of A, landmarks of B", found.transfer, tables.HEADLINE),
+        ("T2 motion carried", found.transfer, tables.CARRIED),
+        ("T2 what is kept, and time", found.transfer, tables.KEPT),
     ]
-    for feature, table in summary.features(records, methods).items():
+    for feature, table in found.features.items():
         shown.append((f"T3 {feature} alone", table, tables.FEATURE))
-    shown.append(("T4 dose", summary.doses(records, methods), tables.DOSE))
-    for variant, table in summary.motion(records, methods).items():
+    shown.append(("T4 dose", found.doses, tables.DOSE))
+    for variant, table in found.motion.items():
         shown.append((f"T5 clips, {variant} points", table, tables.MOTION))
-    shown.append(
-        ("T6 batch against alone", summary.invariance(records, methods), tables.INVARIANCE)
-    )
+    shown.append(("T6 batch against alone", found.invariance, tables.INVARIANCE))
     return "\n\n".join(
         f"{title}\n{tables.as_text(table, columns)}" for title, table, columns in shown if table
     )
 
 
 def _html(
-    records: Sequence[Record],
-    methods: Sequence[str],
-    headline: Table,
+    found: Tables,
     about: Mapping[str, Any],
     families: Mapping[str, str],
     goals: dict[str, float],
     page: Image.Image | None,
 ) -> str:
     sections = []
+    headline = found.transfer
     if headline:
         sections.append(_section("T2: look of A, landmarks of B", _verdict(headline)))
         if page is not None:
@@ -118,36 +108,33 @@ def _html(
             f"<h3>Motion carried</h3>{tables.as_html(headline, tables.CARRIED)}"
             f"<h3>What is kept, and time</h3>{tables.as_html(headline, tables.KEPT)}<p>{reach}</p>"
         )
-        whole = summary.transfer(records, methods, goals)
+        whole = found.transfer_all
         if any(tables.count(whole[m]) != tables.count(headline[m]) for m in headline):
             sections.append(
                 "<h3>Every pair a method has</h3><p>Above are the pairs that all methods have; "
                 f"rows below are about different pairs.</p>{tables.as_html(whole, tables.HEADLINE)}"
             )
-    t1 = summary.inversion(records, methods)
-    if t1:
-        sections.append(_section("T1: inversion of A", tables.as_html(t1, tables.INVERSION)))
-    by_feature = summary.features(records, methods)
-    if any(by_feature.values()):
+    if found.inversion:
+        table = tables.as_html(found.inversion, tables.INVERSION)
+        sections.append(_section("T1: inversion of A", table))
+    if any(found.features.values()):
         inner = "".join(
             f"<h3>{name} ({', '.join(FEATURES[name])})</h3>{tables.as_html(t, tables.FEATURE)}"
-            for name, t in by_feature.items()
+            for name, t in found.features.items()
         )
         sections.append(_section("T3: one feature alone", inner))
-    t4 = summary.doses(records, methods)
-    if t4:
-        sections.append(_section("T4: dose", tables.as_html(t4, tables.DOSE) + _doses(t4)))
-    clips = summary.motion(records, methods)
-    if any(clips.values()):
+    if found.doses:
+        table = tables.as_html(found.doses, tables.DOSE)
+        sections.append(_section("T4: dose", table + _doses(found.doses)))
+    if any(found.motion.values()):
         inner = "".join(
-            f"<h3>{name} points</h3>{tables.as_html(t, tables.MOTION)}" for name, t in clips.items()
+            f"<h3>{name} points</h3>{tables.as_html(t, tables.MOTION)}"
+            for name, t in found.motion.items()
         )
         sections.append(_section("T5: clips", inner))
-    t6 = summary.invariance(records, methods)
-    if t6:
-        sections.append(
-            _section("T6: in a batch against alone", tables.as_html(t6, tables.INVARIANCE))
-        )
+    if found.invariance:
+        table = tables.as_html(found.invariance, tables.INVARIANCE)
+        sections.append(_section("T6: in a batch against alone", table))
     sections.append(_section("How it was run", _about(about)))
     return _PAGE.format(about=_ABOUT, sections="\n".join(sections), date=html.escape(about["date"]))
 

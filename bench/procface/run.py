@@ -90,7 +90,7 @@ class Job:
     @property
     def label(self) -> str:
         """Name of the method or picture."""
-        return self.method if isinstance(self.method, str) else self.method.label
+        return _label(self.method)
 
 
 def run(plan: Plan, nets: Networks, store: Store) -> None:
@@ -133,9 +133,12 @@ def _jobs(plan: Plan, store: Store) -> Iterator[Job]:
                 yield _case_job(method, task, seed, left[first : first + size])
 
 
+def _label(method: Method | str) -> str:
+    return method if isinstance(method, str) else method.label
+
+
 def _case_job(method: Method | str, task: str, seed: int, part: Sequence[Case]) -> Job:
-    label = method if isinstance(method, str) else method.label
-    keys = tuple((task, label, seed, case.pair.index, case.variant) for case in part)
+    keys = tuple((task, _label(method), seed, case.pair.index, case.variant) for case in part)
     steps = 0 if isinstance(method, str) else method.steps
     if task == "T6" and steps:
         steps = 3 * INVARIANCE_STEPS
@@ -145,8 +148,7 @@ def _case_job(method: Method | str, task: str, seed: int, part: Sequence[Case]) 
 def _clip_job(plan: Plan, method: Method | str, seed: int, part: Sequence[Clip]) -> Job:
     if isinstance(method, str):
         part = [clip for clip in part if not clip.noisy]  # a picture has no detector
-    label = method if isinstance(method, str) else method.label
-    keys = tuple(("T5", label, seed, clip.pair.index, clip.variant) for clip in part)
+    keys = tuple(("T5", _label(method), seed, clip.pair.index, clip.variant) for clip in part)
     steps = 0 if isinstance(method, str) else method.steps + plan.frame_steps * (plan.frames - 1)
     return Job(method, "T5", seed, keys, clips=tuple(part), work=steps * len(part))
 

@@ -231,25 +231,57 @@ def _plain(
     return table
 
 
-def everything(
-    records: Sequence[Record], methods: Sequence[str], goals: dict[str, float]
-) -> dict[str, Any]:
-    """All tables as JSON values; T2 over the pairs that all methods have, and over each one's."""
+@dataclass(frozen=True)
+class Tables:
+    """All tables of a run, each computed once.
+
+    Attributes:
+        inversion, doses, invariance: T1, T4, T6.
+        transfer: T2 over the pairs that all methods have.
+        transfer_all: T2 over each method's own pairs.
+        features: T3 by feature.
+        motion: T5 with clean and with noisy points.
+
+    """
+
+    inversion: Table
+    transfer: Table
+    transfer_all: Table
+    features: dict[str, Table]
+    doses: Table
+    motion: dict[str, Table]
+    invariance: Table
+
+    def json(self) -> dict[str, Any]:
+        """As JSON values, by task."""
+
+        def plain(table: Table) -> dict[str, Any]:
+            return {m: {name: f.json() for name, f in row.items()} for m, row in table.items()}
+
+        return {
+            "T1": plain(self.inversion),
+            "T2": plain(self.transfer),
+            "T2_all_pairs": plain(self.transfer_all),
+            "T3": {name: plain(table) for name, table in self.features.items()},
+            "T4": plain(self.doses),
+            "T5": {name: plain(table) for name, table in self.motion.items()},
+            "T6": plain(self.invariance),
+        }
+
+
+def tabulate(records: Sequence[Record], methods: Sequence[str], goals: dict[str, float]) -> Tables:
+    """All tables of some records; arguments as for `transfer`."""
     rows = order(records, methods)
     shared = common_pairs(records, "T2", rows)
     common = [r for r in records if r["task"] != "T2" or r["pair"] in shared]
-
-    def plain(table: Table) -> dict[str, Any]:
-        return {m: {name: f.json() for name, f in row.items()} for m, row in table.items()}
-
-    headline = plain(transfer(common, rows, goals))
+    headline = transfer(common, rows, goals)
     uneven = len(common) < len(records)
-    return {
-        "T1": plain(inversion(records, rows)),
-        "T2": headline,
-        "T2_all_pairs": plain(transfer(records, rows, goals)) if uneven else headline,
-        "T3": {name: plain(table) for name, table in features(records, rows).items()},
-        "T4": plain(doses(records, rows)),
-        "T5": {name: plain(table) for name, table in motion(records, rows).items()},
-        "T6": plain(invariance(records, rows)),
-    }
+    return Tables(
+        inversion=inversion(records, rows),
+        transfer=headline,
+        transfer_all=transfer(records, rows, goals) if uneven else headline,
+        features=features(records, rows),
+        doses=doses(records, rows),
+        motion=motion(records, rows),
+        invariance=invariance(records, rows),
+    )

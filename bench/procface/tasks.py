@@ -195,8 +195,8 @@ def _motion(index: int, frames: int) -> Params:
         phase = draw([f"{name}/{wave}" for name in names], index + 1, seed=1)[index] * np.pi
         cycles = 0.5 + wave + 0.5 * np.tanh(phase)
         latents += 0.6 * np.sin(2 * np.pi * cycles * time + phase)
-    # Not from_latent: it normalises each row, which would couple all motions.
-    return np.stack([p.squash(latents[:, i]) for i, p in enumerate(procface.PARAMS)], axis=1)
+    # Normalised rows would couple all motions.
+    return np.asarray(procface.from_latent(latents, normalize=False))
 
 
 @dataclass(frozen=True)
