@@ -9,6 +9,7 @@ checked from the header before anything is decoded.
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import os
@@ -200,9 +201,19 @@ def shrink_to(images: Tensor, size: int) -> Tensor:
 def save_png(path: str | os.PathLike[str], image: np.ndarray[Any, Any] | Image.Image) -> None:
     """Write a PNG so that the file is either whole or absent (temporary name, then rename)."""
     pil = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    buffer = io.BytesIO()
-    pil.save(buffer, format="PNG")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, _png(pil))
+
+
+def data_url(image: Image.Image) -> str:
+    """A picture as the URL of its own PNG, for pages that are to need no other file."""
+    return "data:image/png;base64," + base64.b64encode(_png(image)).decode()
+
+
+def enlarge(image: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
+    """Bring a square uint8 image [R,R,3] to `side` pixels if it is smaller."""
+    if image.shape[0] >= side:
+        return image
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def tile(images: Sequence[np.ndarray[Any, Any]], *, gap: int = 4) -> np.ndarray[Any, Any]:
@@ -211,6 +222,12 @@ def tile(images: Sequence[np.ndarray[Any, Any]], *, gap: int = 4) -> np.ndarray[
     bar = np.full((height, gap, 3), 255, np.uint8)
     parts = [part for image in images for part in (bar, image)][1:]
     return np.concatenate(parts, axis=1)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 from pathlib import Path
 
@@ -129,3 +131,17 @@ def test_area_shrink() -> None:
     image = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert images.shrink_to(image, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert images.shrink_to(image, 8) is image
+
+
+def test_enlarge() -> None:
+    small = np.full((4, 4, 3), (200, 10, 0), np.uint8)
+    assert images.enlarge(small, 4) is small and images.enlarge(small, 2) is small
+    big = images.enlarge(small, 8)
+    assert big.shape == (8, 8, 3) and (big == small[0, 0]).all()
+
+
+def test_data_url_holds_the_picture() -> None:
+    url = images.data_url(Image.fromarray(ramp()))
+    head, _, content = url.partition(",")
+    assert head == "data:image/png;base64"
+    assert (np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))) == ramp()).all()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +20,7 @@ from bench.procface.summary import Figure, Table, Tables
 from bench.procface.tasks import DOSES, FEATURES
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.files import write_atomically
-from pyfacelat.images import save_png
+from pyfacelat.images import data_url, save_png
 
 _ABOUT = """Face A gives the look, face B the landmarks. Both are drawn by a program, so the right
 answer, the <b>ideal</b>, is known to the pixel: A's identity, hair, skin and light with B's pose
@@ -96,7 +94,7 @@ def _html(
     if headline:
         sections.append(_section("T2: look of A, landmarks of B", _verdict(headline)))
         if page is not None:
-            sections.append(f'<img class="sheet" src="{_data_url(page)}" alt="contact sheet">')
+            sections.append(f'<img class="sheet" src="{data_url(page)}" alt="contact sheet">')
         sections.append(tables.as_html(headline, tables.HEADLINE))
         sections.append("<h3>Landmarks against look</h3>" + _pareto(headline, families))
         sections.append("<h3>Landmark groups</h3>" + _groups(headline))
@@ -226,12 +224,6 @@ def _words(content: Any) -> str:
 
 def _section(title: str, inner: str) -> str:
     return f"<h2>{html.escape(title)}</h2>{inner}"
-
-
-def _data_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _dense(result: dict[str, Any]) -> str:

@@ -132,9 +132,8 @@ def blend(
     """Mix faces by weights. Writes blend_w.npz, the pictures, and blends.png with the weights."""
     import torch
 
-    from pyfacelat.edits.sheets import enlarge
     from pyfacelat.facespace.charts import weight_chart
-    from pyfacelat.images import save_png, tile
+    from pyfacelat.images import enlarge, save_png, tile
     from pyfacelat.latents import save_latents
 
     if random < 0 or not (random or weights):
@@ -176,8 +175,8 @@ def morph(
     import numpy as np
     import torch
 
-    from pyfacelat.edits.sheets import enlarge, frames, render, sheet
-    from pyfacelat.images import save_png
+    from pyfacelat.edits.sheets import frames, render, sheet
+    from pyfacelat.images import enlarge, save_png
     from pyfacelat.latents import save_latents
     from pyfacelat.video import write_mp4
 

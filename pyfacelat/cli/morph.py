@@ -53,8 +53,8 @@ def morph(
     import torch
 
     from pyfacelat.edits.morph import morph as path_through
-    from pyfacelat.edits.sheets import enlarge, frames, render, sheet
-    from pyfacelat.images import save_png
+    from pyfacelat.edits.sheets import frames, render, sheet
+    from pyfacelat.images import enlarge, save_png
     from pyfacelat.latents import save_latents
     from pyfacelat.video import write_mp4
 

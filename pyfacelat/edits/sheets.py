@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pyfacelat.errors import ConfigError
-from pyfacelat.images import to_uint8
+from pyfacelat.images import enlarge, to_uint8
 
-__all__ = ["Renderer", "enlarge", "frames", "render", "sheet"]
+__all__ = ["Renderer", "frames", "render", "sheet"]
 
 _BATCH = 8
 _GAP = 4  # pixels between the pictures of a sheet
@@ -48,13 +48,6 @@ def render(generator: Renderer, ws: Tensor) -> np.ndarray[Any, Any]:
     """Render latents [..., L, D] to uint8 [..., R, R, 3]; see `frames`."""
     flat = np.stack(list(frames(generator, ws.flatten(0, -3) if ws.ndim > 2 else ws[None])))
     return flat.reshape(*ws.shape[:-2], *flat.shape[1:])
-
-
-def enlarge(image: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:
-    """Bring a square uint8 image [R,R,3] to `side` pixels if it is smaller."""
-    if image.shape[0] >= side:
-        return image
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def sheet(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 import platform
@@ -24,7 +22,7 @@ from pyfacelat.faces.draw import draw_landmarks
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.faces.landmarks import normalised_error
 from pyfacelat.files import write_atomically
-from pyfacelat.images import save_png, tile, to_uint8
+from pyfacelat.images import data_url, enlarge, save_png, tile, to_uint8
 from pyfacelat.latents import save_latents, save_noise
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.projection.config import ProjectionConfig
@@ -117,7 +115,8 @@ class ProjectionResult:
         In the overlay the target is green and the result's own landmarks are yellow.
         """
         look, target, result = (
-            _enlarge(image) for image in (self.look[index], self._target(index), self.images[index])
+            enlarge(image, _CELL)
+            for image in (self.look[index], self._target(index), self.images[index])
         )
         scale = len(look) / self.images.shape[1]
         wanted = self.target_landmarks[index].numpy() * scale
@@ -198,11 +197,11 @@ class ProjectionResult:
         # Not those of w_avg: some networks have no average.
         device = next(self.generator.parameters()).device
         dtype = next(self.generator.parameters()).dtype
-        look, target = _enlarge(self.look[index]), _enlarge(self._target(index))
+        look, target = enlarge(self.look[index], _CELL), enlarge(self._target(index), _CELL)
         points = self.target_landmarks[index].numpy() * (len(look) / self.images.shape[1])
 
         def compose(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            big = _enlarge(image)
+            big = enlarge(image, _CELL)
             return np.concatenate([look, big, draw_landmarks(big, points), target], axis=1)
 
         for ws in torch.split(self.history[:, index], _VIDEO_BATCH):
@@ -236,7 +235,7 @@ class ProjectionResult:
         save_png(folder / "losses.png", self.plot())
         text = json.dumps(self.summary(), indent=1)
         write_atomically(folder / "result.json", text.encode())
-        page = report_html(self.summary(), _data_url(self.strip(index)), _data_url(self.plot()))
+        page = report_html(self.summary(), data_url(self.strip(index)), data_url(self.plot()))
         write_atomically(folder / "report.html", page.encode())
 
     def _save_video(self, index: int, path: Path) -> None:
@@ -248,7 +247,7 @@ class ProjectionResult:
             warnings.warn(f"{path}: no video was written: {error}; pip install av", stacklevel=3)
 
     def _repr_html_(self) -> str:
-        return f'<img src="{_data_url(self.strip(0))}"><img src="{_data_url(self.plot())}">'
+        return f'<img src="{data_url(self.strip(0))}"><img src="{data_url(self.plot())}">'
 
 
 def _last(values: Tensor) -> list[float | None]:
@@ -257,15 +256,3 @@ def _last(values: Tensor) -> list[float | None]:
         float(known[-1]) if len(known := column[torch.isfinite(column)]) else None
         for column in values.T
     ]
-
-
-def _enlarge(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if image.shape[0] >= _CELL:
-        return image
-    return np.asarray(Image.fromarray(image).resize((_CELL, _CELL), Image.Resampling.BICUBIC))
-
-
-def _data_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
