@@ -298,8 +298,6 @@ def make_config(
         check_choice("preset", preset, tuple(PRESETS))
         config = PRESETS[preset]()
     changes: dict[str, Any] = {}
-    if space is not None:
-        changes["space"] = space
     if seed is not None:
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ConfigError(f"seed: expected an integer, got {seed!r}")
@@ -307,6 +305,7 @@ def make_config(
     if group_weights is not None:
         changes["group_weights"] = tuple(expand(group_weights).tolist())
     for name, value in (
+        ("space", space),
         ("landmark_backend", landmark_backend),
         ("pose", pose),
         ("perceptual_mask", perceptual_mask),

@@ -34,7 +34,7 @@ class Buffers:
         counter: [1] int64, steps done.
         losses: [steps,terms+1,N] float32, each term unweighted, the total last.
         best_total: [N]; best: the coordinates and noise that reached it.
-        history: ws of every step's end, [steps,N,rows,D] in latent coordinates.
+        history: `theta` at the end of every step, [steps,N,rows,D].
 
     """
 

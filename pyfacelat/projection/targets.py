@@ -66,12 +66,10 @@ def make_targets(
     sure = None
     if points is not None:
         points = points.to(look.device)
-        blank = look.new_zeros(1, *look.shape[1:])
-        cells = landmarker(shrink_to(blank, size)).shape[-2:]
+        cells = _map_size(landmarker, look, size)
     elif maps is not None:
         maps = maps.to(look.device, look.dtype)
-        blank = look.new_zeros(1, *look.shape[1:])
-        cells = landmarker(shrink_to(blank, size)).shape[-2:]
+        cells = _map_size(landmarker, look, size)
         points, sure = heatmaps_to_points(maps)
         if maps.shape[-2:] != cells:
             maps = F.interpolate(maps, size=cells, mode="bilinear", align_corners=False)
@@ -91,3 +89,10 @@ def make_targets(
     if config.confidence and sure is not None:
         confidence = torch.where(sure < _UNSURE, 0.0, sure.clamp(0, 1)).to(look.dtype)
     return Targets(look, points, maps, confidence, look_points)
+
+
+def _map_size(landmarker: Landmarker, look: Tensor, size: int) -> torch.Size:
+    """Height and width of the landmark network's heat maps; an empty image shows them."""
+    blank = look.new_zeros(1, *look.shape[1:])
+    maps: Tensor = landmarker(shrink_to(blank, size))
+    return maps.shape[-2:]
