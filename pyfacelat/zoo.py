@@ -1,19 +1,14 @@
 """Weight files become networks: the one place where checkpoints meet nets.
 
-A network is named ("sample", "2dfan4", ...) or given as a path. Named files are looked for in fixed
-folders, and their SHA-256 is compared before they are parsed. Nothing is ever downloaded. Networks
-come back in evaluation mode and frozen, and making them leaves torch's global random state alone.
+A network is named ("sample", "2dfan4", ...) or given as a path; `weights` finds the file of a name.
+Networks come back in evaluation mode and frozen, and making them leaves torch's global random state
+alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import hashlib
-import importlib.util
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -28,9 +23,8 @@ from pyfacelat.checkpoints import (
     convert,
     expect_kind,
     expected_tensors,
-    read_source,
 )
-from pyfacelat.errors import CheckpointError, DeviceError, MissingWeightsError
+from pyfacelat.errors import CheckpointError, DeviceError
 from pyfacelat.losses.perceptual import LPIPS, lpips_vgg16
 from pyfacelat.nets.arcface import ArcFace, ArcFaceConfig
 from pyfacelat.nets.discriminator import Discriminator
@@ -46,6 +40,14 @@ from pyfacelat.nets.stylegan1 import StyleGAN1, StyleGAN1Config
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.nets.stylegan2_config import DiscriminatorConfig, GeneratorConfig
 from pyfacelat.nets.vgg import VGG16Features, VGG19Features
+from pyfacelat.weights import (
+    PathLike,
+    WeightFile,
+    known_weights,
+    open_known,
+    open_weights,
+    weights_dirs,
+)
 
 __all__ = [
     "Report",
@@ -65,7 +67,6 @@ __all__ = [
     "weights_dirs",
 ]
 
-PathLike = str | os.PathLike[str]
 Device = str | torch.device
 _Net = TypeVar("_Net", bound=nn.Module)
 
@@ -73,136 +74,6 @@ _VGGS: dict[str, type[VGG16Features] | type[VGG19Features]] = {
     "vgg16": VGG16Features,
     "vgg19": VGG19Features,
 }
-_ASSETS = Path(__file__).with_name("assets")
-_SLACK = 1.05  # over sizes that are known approximately
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightFile:
-    """A weight file that is known by name, and where it is.
-
-    Attributes:
-        name: what the load functions call it.
-        file: file name.
-        sha256: digest, or how it begins (as in the file's name); "" for the package's own files.
-        size: bytes, approximately.
-        searched: every path that is tried, in order.
-        found: the first of them that exists, or None.
-        how: where the file comes from and where it goes.
-        url: where `pyfacelat fetch` gets it, or "".
-        max_bytes: more than that it is not, whatever a server says.
-    """
-
-    name: str
-    file: str
-    sha256: str
-    size: int
-    searched: tuple[Path, ...]
-    found: Path | None
-    how: str
-    url: str = ""
-    max_bytes: int = 0
-
-
-_TORCHVISION = (
-    "torchvision's {}, weights IMAGENET1K_V1, which torchvision downloads on its first use"
-)
-_TORCH_FOLDER = "https://download.pytorch.org/models/"
-_FAN_FOLDER = "https://www.adrianbulat.com/downloads/python-fan/"
-# name -> (file, sha256 or its beginning, approximate bytes, origin, folder of its address)
-_DOWNLOADS = {
-    "2dfan4": (
-        "2DFAN4-11f355bf06.pth.tar",
-        "11f355bf06",
-        95_600_000,
-        "the landmark network of the face_alignment project (adrianb), which downloads it on its "
-        "first use",
-        _FAN_FOLDER,
-    ),
-    "s3fd": (
-        "s3fd-619a316812.pth",
-        "619a316812",
-        89_800_000,
-        "the face detector of the face_alignment project (adrianb), which downloads it on its "
-        "first use",
-        _FAN_FOLDER,
-    ),
-    "vgg16": (
-        "vgg16-397923af.pth",
-        "397923af",
-        553_400_000,
-        _TORCHVISION.format("VGG16"),
-        _TORCH_FOLDER,
-    ),
-    "vgg19": (
-        "vgg19-dcbb9e9d.pth",
-        "dcbb9e9d",
-        574_700_000,
-        _TORCHVISION.format("VGG19"),
-        _TORCH_FOLDER,
-    ),
-    "resnet50": (
-        "resnet50-0676ba61.pth",
-        "0676ba61",
-        102_500_000,
-        _TORCHVISION.format("ResNet50"),
-        _TORCH_FOLDER,
-    ),
-}
-_LPIPS_LINS = (
-    "vgg.pth",
-    "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-    7_289,
-)
-_SAMPLES = {
-    "sample-generator": "generator.safetensors",
-    "sample-landmarker": "fan.safetensors",
-    "sample-encoder": "encoder.safetensors",
-    "sample-identity": "identity.safetensors",
-}
-
-
-def weights_dirs() -> list[Path]:
-    """Folders in which weight files are looked for, in order.
-
-    $PYFACELAT_HOME/weights (default ~/.cache/pyfacelat/weights), then torch hub's checkpoints,
-    where torchvision and face_alignment keep theirs (TORCH_HOME moves it).
-    """
-    home = os.environ.get("PYFACELAT_HOME") or Path.home() / ".cache" / "pyfacelat"
-    return [Path(home).expanduser() / "weights", Path(torch.hub.get_dir()) / "checkpoints"]
-
-
-def known_weights() -> list[WeightFile]:
-    """Every weight file that is known by name, whether it is there or not."""
-    folders = weights_dirs()
-    rows = []
-    for name, (file, digest, size, origin, folder) in _DOWNLOADS.items():
-        how = f"{file} is {origin}; `pyfacelat fetch {name}` gets it, or put it into {folders[0]}"
-        row = _row(name, file, digest, size, tuple(d / file for d in folders), how)
-        limit = int(size * _SLACK)
-        rows.append(dataclasses.replace(row, url=folder + file, max_bytes=limit))
-    file, digest, size = _LPIPS_LINS
-    # find_spec of a top-level name finds the package without importing it.
-    spec = importlib.util.find_spec("lpips")
-    places = tuple(
-        Path(folder) / "weights" / "v0.1" / file
-        for folder in (spec.submodule_search_locations or () if spec else ())
-    )
-    how = f"weights/v0.1/{file} comes with the lpips package (pip install --no-deps lpips)"
-    rows.append(_row("lpips-lins", f"lpips/weights/v0.1/{file}", digest, size, places, how))
-    for name, file in _SAMPLES.items():
-        how = f"{file} is part of this package; python -m pyfacelat.training.sample_models makes it"
-        rows.append(_row(name, file, "", 0, (_ASSETS / file,), how))
-    return rows
-
-
-def _row(
-    name: str, file: str, digest: str, size: int, searched: tuple[Path, ...], how: str
-) -> WeightFile:
-    found = next((path for path in searched if path.is_file()), None)
-    if found is not None:
-        size = found.stat().st_size
-    return WeightFile(name, file, digest, size, searched, found, how)
 
 
 def load_generator(
@@ -224,7 +95,7 @@ def load_generator(
         DeviceError: the device is not there.
     """
     where = check_device(device)
-    checkpoint = _open(path_or_name, {"sample": "sample-generator"}, "network")
+    checkpoint = open_weights(path_or_name, {"sample": "sample-generator"}, "network")
     stylegan1 = checkpoint.kind == "stylegan1-generator"
     config: GeneratorConfig
     if stylegan1:
@@ -246,7 +117,7 @@ def load_discriminator(
     Args, Raises: as `load_generator`; no discriminator is known by name.
     """
     where = check_device(device)
-    checkpoint = _open(path_or_name, {}, "network", part="discriminator")
+    checkpoint = open_weights(path_or_name, {}, "network", part="discriminator")
     config = config_of(checkpoint, "stylegan2-discriminator", DiscriminatorConfig)
     return _frozen(_build(Discriminator, config, checkpoint, checkpoint.tensors, dtype), where)
 
@@ -260,7 +131,7 @@ def load_landmarker(
     """
     where = check_device(device)
     names = {"2dfan4": "2dfan4", "sample": "sample-landmarker"}
-    checkpoint = _open(name_or_path, names, "landmarker")
+    checkpoint = open_weights(name_or_path, names, "landmarker")
     config = config_of(checkpoint, "fan", FANConfig)
     return _frozen(_build(FAN, config, checkpoint, checkpoint.tensors, dtype), where)
 
@@ -273,7 +144,7 @@ def load_detector(
     Raises: as `load_generator`; MissingWeightsError says where S3FD comes from and goes.
     """
     where = check_device(device)
-    checkpoint = _open(name_or_path, {"s3fd": "s3fd"}, "detector")
+    checkpoint = open_weights(name_or_path, {"s3fd": "s3fd"}, "detector")
     config = config_of(checkpoint, "s3fd", S3FDConfig)
     return _frozen(_build(S3FD, config, checkpoint, checkpoint.tensors, dtype), where)
 
@@ -295,7 +166,7 @@ def load_e4e(path: PathLike, *, device: Device = "cpu", dtype: torch.dtype | Non
         CheckpointError, MissingWeightsError, DeviceError: as `load_generator`.
     """
     where = check_device(device)
-    checkpoint = _open(path, {}, "encoder", part="encoder")
+    checkpoint = open_weights(path, {}, "encoder", part="encoder")
     config = config_of(checkpoint, "e4e", E4EConfig)
     return _frozen(_build(E4E, config, checkpoint, checkpoint.tensors, dtype), where)
 
@@ -308,7 +179,8 @@ def load_encoder(
     Raises: as `load_generator`.
     """
     where = check_device(device)
-    return _frozen(_encoder(_open(name, {"sample": "sample-encoder"}, "encoder"), dtype), where)
+    checkpoint = open_weights(name, {"sample": "sample-encoder"}, "encoder")
+    return _frozen(_encoder(checkpoint, dtype), where)
 
 
 def load_identity(
@@ -332,7 +204,7 @@ def load_identity(
         CheckpointError, MissingWeightsError, DeviceError: as `load_generator`.
     """
     where = check_device(device)
-    checkpoint = _open(name_or_path, {"sample": "sample-identity"}, "identity")
+    checkpoint = open_weights(name_or_path, {"sample": "sample-identity"}, "identity")
     if checkpoint.kind == "sample-identity":
         own = config_of(checkpoint, "sample-identity", IdentityConfig)
         return _frozen(_build(IdentityNet, own, checkpoint, checkpoint.tensors, dtype), where)
@@ -353,7 +225,7 @@ def load_image_to_latent(
         CheckpointError, MissingWeightsError, DeviceError: as `load_generator`.
     """
     where = check_device(device)
-    checkpoint = _open(path, {}, "latent finder")
+    checkpoint = open_weights(path, {}, "latent finder")
     config = config_of(checkpoint, "image-to-latent", ImageToLatentConfig)
     return _frozen(_build(ImageToLatent, config, checkpoint, checkpoint.tensors, dtype), where)
 
@@ -377,7 +249,7 @@ def load_features(
     """
     where = check_device(device)
     names = {name: name for name in ("vgg16", "vgg19", "resnet50")}
-    checkpoint = _open(name_or_path, names, "features")
+    checkpoint = open_weights(name_or_path, names, "features")
     if checkpoint.kind in _VGGS:
         vgg = _build(_VGGS[checkpoint.kind], None, checkpoint, checkpoint.tensors, dtype)
         return _frozen(vgg, where)
@@ -401,14 +273,14 @@ def load_perceptual(
     """
     where = check_device(device)
     if name == "lpips-vgg16":
-        trunk, lins = _open_known("vgg16"), _open_known("lpips-lins")
+        trunk, lins = open_known("vgg16"), open_known("lpips-lins")
         expect_kind(trunk, "vgg16")
         expect_kind(lins, "lpips-lins")
         with _quiet_random():
             net = lpips_vgg16(trunk.tensors, lins.tensors)
     else:
         names = {"lpips-vgg16": "", "sample": "sample-encoder"}
-        checkpoint = _open(name, names, "perceptual")
+        checkpoint = open_weights(name, names, "perceptual")
         encoder = _encoder(checkpoint, torch.float32)
         count = len(encoder.config.metric_channels)
         weights = [encoder.get_buffer(f"lin{k}") for k in range(count)]
@@ -434,53 +306,6 @@ def check_device(device: Device) -> torch.device:
             + ("" if count else '; use "cpu"')
         )
     return where
-
-
-# Finding and reading files
-
-
-def _open(
-    given: PathLike, names: Mapping[str, str], argument: str, part: str = "generator"
-) -> Checkpoint:
-    """Read a file given by path, or by one of `names` (name -> row of `known_weights`)."""
-    text = os.fspath(given)
-    if text in names:
-        return _open_known(names[text])
-    if not Path(text).exists():
-        if Path(text).suffix or os.sep in text:
-            raise MissingWeightsError(f"{argument}: there is no file {text}")
-        close = difflib.get_close_matches(text.lower(), names, n=1)
-        raise MissingWeightsError(
-            f"{argument}: {text!r} is neither a file nor a known name"
-            + (f"; did you mean {close[0]!r}?" if close else "")
-            + (f" Known names: {', '.join(names)}" if names else "")
-        )
-    known = {row.file: row.sha256 for row in known_weights() if row.sha256}
-    return _read_checked(text, known.get(Path(text).name, ""), part)
-
-
-def _open_known(name: str) -> Checkpoint:
-    row = next(row for row in known_weights() if row.name == name)
-    if row.found is None:
-        searched = "".join(f"\n  looked for {path}" for path in row.searched)
-        raise MissingWeightsError(
-            f"{name}: {row.file} is needed and not there. {row.how}.{searched}"
-        )
-    return _read_checked(os.fspath(row.found), row.sha256)
-
-
-def _read_checked(path: str, sha256: str, part: str = "generator") -> Checkpoint:
-    """Read a file once, compare its digest, and parse the very same bytes."""
-    source = Source.open(path)
-    if sha256:
-        digest = hashlib.sha256(source.data).hexdigest()
-        if not digest.startswith(sha256):
-            raise CheckpointError(
-                path,
-                f"its SHA-256 begins with {digest[: len(sha256)]}, expected {sha256}: the file is "
-                "damaged or not the one its name says",
-            )
-    return read_source(source, part=part)
 
 
 # From checkpoint to network

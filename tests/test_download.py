@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pyfacelat import zoo
+from pyfacelat import weights, zoo
 from pyfacelat.cli import main
 from pyfacelat.download import digest_of, download
 from pyfacelat.errors import DownloadError, MissingWeightsError
@@ -191,6 +191,6 @@ def test_every_known_address_is_https_and_ends_in_the_file() -> None:
 
 
 def test_missing_weights_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "weights_dirs", lambda: [tmp_path])
+    monkeypatch.setattr(weights, "weights_dirs", lambda: [tmp_path])
     with pytest.raises(MissingWeightsError, match="pyfacelat fetch s3fd"):
         zoo.load_detector()

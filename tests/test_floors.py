@@ -29,7 +29,7 @@ FLOORS = [
         "video",
     },  # fmt: skip
     {"nets", "procface"},
-    {"zoo", "faces", "losses", "photographs"},
+    {"weights", "zoo", "faces", "losses", "photographs"},
     {"projection", "encode"},
     {"swap", "facespace", "animate", "training", "export", "expgan"},
     {"__init__", "__main__", "cli"},
@@ -46,6 +46,7 @@ WITHIN_A_FLOOR = {
     ("losses", "faces"),
     ("edits", "images"),
     ("edits", "latents"),
+    ("zoo", "weights"),
     ("zoo", "losses"),
     ("zoo", "faces"),
     ("photographs", "faces"),

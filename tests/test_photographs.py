@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from pyfacelat import zoo
+from pyfacelat import weights, zoo
 from pyfacelat.errors import ConfigError, LandmarkError, MissingWeightsError, NoFaceError
 from pyfacelat.faces.align import misalignment
 from pyfacelat.photographs import FaceFinder, align, align_clip, detect_landmarks
@@ -70,7 +70,7 @@ def test_unknown_choice(face: object) -> None:
 def test_absent_detector_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zoo, "weights_dirs", lambda: [tmp_path])
+    monkeypatch.setattr(weights, "weights_dirs", lambda: [tmp_path])
     photo, _ = scenes.photograph(TILTED)
     finder = FaceFinder(landmarker=nn.Identity())
     with pytest.raises(MissingWeightsError, match="pyfacelat fetch s3fd"):

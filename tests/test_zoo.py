@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pyfacelat import checkpoints, zoo
+from pyfacelat import checkpoints, weights, zoo
 from pyfacelat.checkpoints import expected_tensors, write_safetensors
 from pyfacelat.errors import CheckpointError, DeviceError, FacelatError, MissingWeightsError
 from pyfacelat.nets.fan import FAN, FANConfig
@@ -26,7 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Empty folders in place of everything that is searched."""
     monkeypatch.setenv("PYFACELAT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    monkeypatch.setattr(zoo, "_ASSETS", tmp_path / "assets")
+    monkeypatch.setattr(weights, "_ASSETS", tmp_path / "assets")
     for name in ("home/weights", "hub/checkpoints", "assets"):
         (tmp_path / name).mkdir(parents=True)
     return tmp_path
@@ -172,9 +172,9 @@ def test_lpips_from_the_package_and_a_vgg16_file(
     torch.save(state, path)
     with pytest.raises(CheckpointError, match="SHA-256 begins with .* expected 397923af"):
         zoo.load_perceptual()
-    row = zoo._DOWNLOADS["vgg16"]
+    row = weights._DOWNLOADS["vgg16"]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(zoo._DOWNLOADS, "vgg16", (row[0], digest[:8], *row[2:]))
+    monkeypatch.setitem(weights._DOWNLOADS, "vgg16", (row[0], digest[:8], *row[2:]))
     before = set(sys.modules)
     metric = zoo.load_perceptual("lpips-vgg16")
     assert not {"lpips", "torchvision"} & (set(sys.modules) - before)
@@ -195,8 +195,8 @@ def test_files_with_a_hash_in_their_name(home: Path, monkeypatch: pytest.MonkeyP
     (home / "other.pth").write_bytes(path.read_bytes())
     assert zoo.load_landmarker(home / "other.pth").config.num_stacks == 1
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    row = zoo._DOWNLOADS["2dfan4"]
-    monkeypatch.setitem(zoo._DOWNLOADS, "2dfan4", (row[0], digest[:10], *row[2:]))
+    row = weights._DOWNLOADS["2dfan4"]
+    monkeypatch.setitem(weights._DOWNLOADS, "2dfan4", (row[0], digest[:10], *row[2:]))
     assert zoo.load_landmarker("2dfan4").config.num_stacks == 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyfacelat import photographs, zoo
+from pyfacelat import photographs, weights
 from pyfacelat.cli import main
 from pyfacelat.faces.align import align_face
 from pyfacelat.video import read_frames, write_mp4
@@ -22,7 +22,7 @@ TILTED = scenes.similarity(20, 0.6, (190, 60))
 @pytest.fixture(autouse=True)
 def exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The detector is one that knows where the face is; no weights are there."""
-    monkeypatch.setattr(zoo, "weights_dirs", lambda: [tmp_path / "weights"])
+    monkeypatch.setattr(weights, "weights_dirs", lambda: [tmp_path / "weights"])
     points = scenes.photograph(TILTED)[1]
     monkeypatch.setattr(photographs.FaceFinder, "detector", lambda self, photo: points)
 

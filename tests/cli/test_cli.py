@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pyfacelat import zoo
+from pyfacelat import weights, zoo
 from pyfacelat.checkpoints import write_safetensors
 from pyfacelat.cli import main, normalise
 from pyfacelat.version import __version__
@@ -81,7 +81,7 @@ def test_exit_codes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(zoo, "weights_dirs", lambda: [tmp_path / "weights"])
+    monkeypatch.setattr(weights, "weights_dirs", lambda: [tmp_path / "weights"])
     assert main([face if item == "FACE" else item for item in arguments]) == code
     shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert words in shown

@@ -13,7 +13,7 @@ from face_alignment.detection.sfd.detect import batch_detect
 from face_alignment.detection.sfd.net_s3fd import s3fd as PublishedS3FD
 from torch import Tensor, nn
 
-from pyfacelat import zoo
+from pyfacelat import weights, zoo
 from pyfacelat.errors import CheckpointError
 from pyfacelat.nets.s3fd import S3FD, S3FDConfig, decode_boxes, suppress_overlaps
 
@@ -136,9 +136,9 @@ def test_file_is_looked_for_and_checked(tmp_path: Path, monkeypatch: pytest.Monk
     torch.save(net.state_dict(), path)
     with pytest.raises(CheckpointError, match="619a316812"):
         zoo.load_detector()
-    row = zoo._DOWNLOADS["s3fd"]
+    row = weights._DOWNLOADS["s3fd"]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(zoo._DOWNLOADS, "s3fd", (row[0], digest[:10], *row[2:]))
+    monkeypatch.setitem(weights._DOWNLOADS, "s3fd", (row[0], digest[:10], *row[2:]))
     loaded = zoo.load_detector()
     assert loaded.config.width == 2
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import pyfacelat
-from pyfacelat import zoo
+from pyfacelat import weights
 from pyfacelat.errors import ConfigError, LandmarkError, MissingWeightsError, NoFaceError
 from pyfacelat.faces.align import align_face
 from pyfacelat.images import to_uint8
@@ -28,7 +28,7 @@ STEPS: dict[str, Any] = {"steps": 2}
 
 @pytest.fixture(autouse=True)
 def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "weights_dirs", lambda: [tmp_path / "weights"])
+    monkeypatch.setattr(weights, "weights_dirs", lambda: [tmp_path / "weights"])
 
 
 @pytest.fixture
