@@ -8,6 +8,7 @@ alone.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -272,7 +273,8 @@ def load_perceptual(
     Raises: as `load_generator`; MissingWeightsError says where VGG16 comes from and goes.
     """
     where = check_device(device)
-    if name == "lpips-vgg16":
+    # The one metric that is made of two files.
+    if os.fspath(name) == "lpips-vgg16":
         trunk, lins = open_known("vgg16"), open_known("lpips-lins")
         expect_kind(trunk, "vgg16")
         expect_kind(lins, "lpips-lins")

@@ -236,6 +236,11 @@ def test_missing_weights_say_where_they_go(load: Any, name: str, file: str, home
     assert isinstance(caught.value, FileNotFoundError)
 
 
+def test_a_name_may_come_as_a_path(home: Path) -> None:
+    with pytest.raises(MissingWeightsError, match="vgg16-397923af"):
+        zoo.load_perceptual(Path("lpips-vgg16"))
+
+
 def test_unknown_names_list_the_known_and_the_closest() -> None:
     with pytest.raises(MissingWeightsError, match="did you mean 'sample'.*Known names: sample"):
         zoo.load_generator("sampel")
