@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from .storages import TensorRecord
 
 __all__ = ["LAYOUTS", "Layout", "Rule"]
 
+# From this resolution on, the first convolution has the upsampling in it, transposed.
 _FUSED_FROM = 128
 _MAX_LOG2 = 12
 _BLUR = (1.0, 2.0, 1.0)
@@ -38,6 +40,10 @@ def _first(x: Tensor) -> Tensor:
     return x[0]
 
 
+def _map(x: Tensor) -> Tensor:
+    return x[0, 0]
+
+
 def _turned(x: Tensor) -> Tensor:
     return x.flip(2, 3)
 
@@ -59,63 +65,94 @@ def _smaller(x: Tensor) -> Tensor:
     return x / math.sqrt(2)
 
 
-class Layout:
+def _layer_index(res: int, layer: str) -> int:
+    """Number of a layer, two for each resolution: 0 and 1 for 4, 2 and 3 for 8, ..."""
+    return 2 * res.bit_length() - 6 + int(layer == "conv1")
+
+
+class Layout(ABC):
     """What the layouts have in common: sizes from shapes, and names from tables."""
 
     sign = ""  # a name that only this layout has
     producer = ""
-    out_axis = 0  # of a convolution's weight
+    average = ""  # their name of the mean of w
+    constant = ""  # their name of the first layer's input
+    out_axis = 0  # of a convolution's weight; dense ones then have their outputs first, too
+    without: tuple[str, ...] = ("resample_filter",)  # how names of ours end that are not there
 
     def __init__(self, source: Source, records: dict[str, TensorRecord]) -> None:
         self.source = source
         self.records = records
 
-    def size(self, name: str, dims: int) -> _Shape:
-        """The shape of a tensor that must be there, with `dims` axes."""
-        record = self.records.get(name)
-        if record is None:
-            self.source.fail("is missing; every StyleGAN of this layout has it", name)
-        if len(record.size) != dims or not all(0 < side <= 1 << 16 for side in record.size):
-            self.source.fail(f"has shape {list(record.size)}, expected {dims} axes", name)
-        return record.size
-
+    @abstractmethod
     def dense(self, i: int, leaf: str) -> str:
         """Their name of a layer of the mapping."""
-        raise NotImplementedError
 
+    @abstractmethod
     def convolution(self, res: int, layer: str) -> str:
         """Their name of the weight of a convolution; layer is conv0 or conv1."""
-        raise NotImplementedError
 
-    def config(self) -> dict[str, Any]:
-        """Fields of `StyleGAN1Config`."""
-        raise NotImplementedError
+    @abstractmethod
+    def colours(self, res: int, leaf: str) -> str:
+        """Their name of what makes colours of the last maps, at the full resolution `res`."""
+
+    @abstractmethod
+    def layer_rule(self, res: int, layer: str, leaf: str, shape: _Shape) -> Rule:
+        """How a tensor of a layer at resolution `res` is made; layer is conv0 or conv1."""
+
+    @abstractmethod
+    def drop(self, config: Mapping[str, Any]) -> None:
+        """Take out of the records what a finished network does not use, after checking it."""
 
     def rules(self, shapes: Mapping[str, _Shape], config: Mapping[str, Any]) -> dict[str, Rule]:
         """Our name -> rule, of everything but filters and maps of noise that are not there."""
-        raise NotImplementedError
+        last = config["img_resolution"]
+        return {
+            ours: self._rule(ours, shape, last)
+            for ours, shape in shapes.items()
+            if not ours.endswith(self.without)
+        }
 
-    def drop(self, config: Mapping[str, Any]) -> None:
-        """Take out of the records what a finished network does not use, after checking it."""
-        raise NotImplementedError
+    def _rule(self, ours: str, shape: _Shape, last: int) -> Rule:
+        if ours == "mapping.w_avg":
+            return Rule(self.average, shape, _same)
+        mapping = re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", ours)
+        if mapping:
+            name = self.dense(int(mapping[1]), mapping[2])
+            return Rule(name, shape, _smaller) if mapping[2] == "bias" else self.matrix(name, shape)
+        _, block, *rest = ours.split(".")
+        if block == "torgb":
+            name = self.colours(last, rest[0])
+            return Rule(name, shape, _same) if rest[0] == "bias" else self.kernel(name, shape)
+        if rest == ["const"]:
+            return Rule(self.constant, (1, *shape), _first)
+        return self.layer_rule(int(block[1:]), rest[0], ".".join(rest[1:]), shape)
 
-    def level_of_detail(self, name: str) -> None:
-        """Take out the level of detail, which is 0 once the network has grown to its size."""
-        level = self.records.pop(name, None)
-        if level is not None and not (
-            level.size == () and float(level.values(self.source, name)) == 0.0
-        ):
-            self.source.fail("is not 0: the network has not grown to the end", name)
+    def matrix(self, name: str, shape: _Shape) -> Rule:
+        """The rule of a dense layer's weight."""
+        if self.out_axis == 0:
+            return Rule(name, shape, _same)
+        return Rule(name, shape[::-1], Tensor.t)
 
-    def common_config(self, res: int, colours: int, average: bool) -> dict[str, Any]:
-        """Fields of `StyleGAN1Config`, the widths and the mapping from shapes."""
+    def kernel(self, name: str, shape: _Shape) -> Rule:
+        """The rule of the weight of a convolution that has no upsampling in it."""
+        if self.out_axis == 0:
+            return Rule(name, shape, _same)
+        return Rule(name, _hwio(shape), _oihw)
+
+    def config(self) -> dict[str, Any]:
+        """Fields of `StyleGAN1Config`, from names and shapes."""
+        log2 = 2
+        while self.convolution(2 << log2, "conv1") in self.records and log2 < _MAX_LOG2:
+            log2 += 1
+        colours = self.size(self.colours(1 << log2, "weight"), 4)[self.out_axis]
         layers = 1
         while self.dense(layers, "weight") in self.records and layers < 64:
             layers += 1
         # Both channels of the second convolution of a resolution are its width.
         channels = {
-            1 << log2: self.size(self.convolution(1 << log2, "conv1"), 4)[self.out_axis]
-            for log2 in range(2, res.bit_length())
+            1 << k: self.size(self.convolution(1 << k, "conv1"), 4)[self.out_axis]
+            for k in range(2, log2 + 1)
         }
         # Out and in, or in and out.
         order = 1 if self.out_axis == 0 else -1
@@ -125,7 +162,7 @@ class Layout:
             "z_dim": z_dim,
             "c_dim": 0,
             "w_dim": w_dim,
-            "img_resolution": res,
+            "img_resolution": 1 << log2,
             "img_channels": colours,
             "channel_base": 16384,
             "channel_max": 512,
@@ -141,8 +178,25 @@ class Layout:
             "embed_features": None,
             "mapping_activation": "lrelu",
             "mapping_lr_multiplier": 0.01,
-            "w_avg_beta": 0.995 if average else None,
+            "w_avg_beta": 0.995 if self.average in self.records else None,
         }
+
+    def size(self, name: str, dims: int) -> _Shape:
+        """The shape of a tensor that must be there, with `dims` axes."""
+        record = self.records.get(name)
+        if record is None:
+            self.source.fail("is missing; every StyleGAN of this layout has it", name)
+        if len(record.size) != dims or not all(0 < side <= 1 << 16 for side in record.size):
+            self.source.fail(f"has shape {list(record.size)}, expected {dims} axes", name)
+        return record.size
+
+    def level_of_detail(self, name: str) -> None:
+        """Take out the level of detail, which is 0 once the network has grown to its size."""
+        level = self.records.pop(name, None)
+        if level is not None and not (
+            level.size == () and float(level.values(self.source, name)) == 0.0
+        ):
+            self.source.fail("is not 0: the network has not grown to the end", name)
 
     def blur(self, name: str, width: int) -> None:
         """Take a blur's kernel out of the records, after comparing it."""
@@ -160,6 +214,9 @@ class Layout:
 class _Lernapparat(Layout):
     sign = "g_synthesis.blocks.4x4.const"
     producer = "lernapparat's port of StyleGAN"
+    average = "truncation.avg_latent"
+    constant = "g_synthesis.blocks.4x4.const"
+    without = ("resample_filter", "noise_const")
 
     def dense(self, i: int, leaf: str) -> str:
         return f"g_mapping.dense{i}.{leaf}"
@@ -168,36 +225,11 @@ class _Lernapparat(Layout):
         name = {"conv0": "conv0_up", "conv1": "conv1" if res > 4 else "conv"}[layer]
         return f"g_synthesis.blocks.{res}x{res}.{name}.weight"
 
-    def config(self) -> dict[str, Any]:
-        log2 = 2
-        while self.convolution(2 << log2, "conv1") in self.records and log2 < _MAX_LOG2:
-            log2 += 1
-        colours = self.size("g_synthesis.torgb.weight", 4)[0]
-        return self.common_config(1 << log2, colours, "truncation.avg_latent" in self.records)
+    def colours(self, res: int, leaf: str) -> str:
+        return f"g_synthesis.torgb.{leaf}"
 
-    def rules(self, shapes: Mapping[str, _Shape], config: Mapping[str, Any]) -> dict[str, Rule]:
-        out = {}
-        for ours, shape in shapes.items():
-            if ours.endswith(("resample_filter", "noise_const")):
-                continue
-            out[ours] = self._rule(ours, shape)
-        return out
-
-    def _rule(self, ours: str, shape: _Shape) -> Rule:
-        if ours == "mapping.w_avg":
-            return Rule("truncation.avg_latent", shape, _same)
-        mapping = re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", ours)
-        if mapping:
-            make = _smaller if mapping[2] == "bias" else _same
-            return Rule(self.dense(int(mapping[1]), mapping[2]), shape, make)
-        if ours.startswith("synthesis.torgb."):
-            return Rule(f"g_{ours}", shape, _same)
-        _, block, *rest = ours.split(".")
-        res = int(block[1:])
+    def layer_rule(self, res: int, layer: str, leaf: str, shape: _Shape) -> Rule:
         scope = f"g_synthesis.blocks.{res}x{res}"
-        if rest == ["const"]:
-            return Rule(f"{scope}.const", (1, *shape), _first)
-        layer, leaf = rest[0], ".".join(rest[1:])
         if leaf == "weight":
             fused = layer == "conv0" and res >= _FUSED_FROM
             return Rule(self.convolution(res, layer), shape, _turned if fused else _same)
@@ -218,53 +250,32 @@ class _Lernapparat(Layout):
 class _Genforce(Layout):
     sign = "synthesis.layer0.first_layer"
     producer = "genforce's port of StyleGAN"
+    average = "truncation.w_avg"
+    constant = "synthesis.layer0.first_layer"
 
     def dense(self, i: int, leaf: str) -> str:
         return f"mapping.dense{i}." + {"weight": "linear.weight", "bias": "wscale.bias"}[leaf]
 
     def layer(self, res: int, layer: str) -> str:
-        return f"synthesis.layer{2 * res.bit_length() - 6 + int(layer == 'conv1')}"
+        return f"synthesis.layer{_layer_index(res, layer)}"
 
     def convolution(self, res: int, layer: str) -> str:
         fused = layer == "conv0" and res >= _FUSED_FROM
         return f"{self.layer(res, layer)}.{'weight' if fused else 'conv.weight'}"
 
-    def config(self) -> dict[str, Any]:
-        log2 = 2
-        while self.convolution(2 << log2, "conv1") in self.records and log2 < _MAX_LOG2:
-            log2 += 1
-        colours = self.size(f"synthesis.output{log2 - 2}.conv.weight", 4)[0]
-        return self.common_config(1 << log2, colours, "truncation.w_avg" in self.records)
+    def colours(self, res: int, leaf: str) -> str:
+        names = {"weight": "conv.weight", "bias": "bias"}
+        return f"synthesis.output{res.bit_length() - 3}.{names[leaf]}"
 
-    def rules(self, shapes: Mapping[str, _Shape], config: Mapping[str, Any]) -> dict[str, Rule]:
-        names = [name for name in shapes if not name.endswith("resample_filter")]
-        last = config["img_resolution"].bit_length() - 3
-        return {ours: self._rule(ours, shapes[ours], last) for ours in names}
-
-    def _rule(self, ours: str, shape: _Shape, last: int) -> Rule:
-        if ours == "mapping.w_avg":
-            return Rule("truncation.w_avg", shape, _same)
-        mapping = re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", ours)
-        if mapping:
-            make = _smaller if mapping[2] == "bias" else _same
-            return Rule(self.dense(int(mapping[1]), mapping[2]), shape, make)
-        if ours == "synthesis.torgb.weight":
-            return Rule(f"synthesis.output{last}.conv.weight", shape, _same)
-        if ours == "synthesis.torgb.bias":
-            return Rule(f"synthesis.output{last}.bias", shape, _same)
-        _, block, *rest = ours.split(".")
-        res = int(block[1:])
-        if rest == ["const"]:
-            return Rule("synthesis.layer0.first_layer", (1, *shape), _first)
-        layer, leaf = rest[0], ".".join(rest[1:])
+    def layer_rule(self, res: int, layer: str, leaf: str, shape: _Shape) -> Rule:
         scope = self.layer(res, layer)
         if leaf == "weight":
             name = self.convolution(res, layer)
             if name.endswith(".conv.weight"):
                 return Rule(name, shape, _same)
-            return Rule(name, (*shape[2:], shape[1], shape[0]), _fused)
+            return Rule(name, _hwio(shape), _fused)
         if leaf == "noise_const":
-            return Rule(f"{scope}.epilogue.apply_noise.noise", (1, 1, *shape), lambda x: x[0, 0])
+            return Rule(f"{scope}.epilogue.apply_noise.noise", (1, 1, *shape), _map)
         name = {
             "bias": "bias",
             "noise_strength": "apply_noise.weight",
@@ -276,11 +287,10 @@ class _Genforce(Layout):
     def drop(self, config: Mapping[str, Any]) -> None:
         self.level_of_detail("synthesis.lod")
         self.records.pop("truncation.truncation", None)
-        last = config["img_resolution"].bit_length() - 3
-        for k in range(last):
-            for leaf in ("conv.weight", "bias"):
-                self.records.pop(f"synthesis.output{k}.{leaf}", None)
         for res, width in config["channels"].items():
+            if res < config["img_resolution"]:
+                for leaf in ("weight", "bias"):
+                    self.records.pop(self.colours(res, leaf), None)
             if res > 4:
                 self.blur(f"{self.layer(res, 'conv0')}.blur.kernel", width)
 
@@ -288,6 +298,8 @@ class _Genforce(Layout):
 class _Official(Layout):
     sign = "synthesis/4x4/Const/StyleMod/weight"
     producer = "NVIDIA StyleGAN"
+    average = "dlatent_avg"
+    constant = "synthesis/4x4/Const/const"
     out_axis = 3
 
     def dense(self, i: int, leaf: str) -> str:
@@ -300,41 +312,19 @@ class _Official(Layout):
     def convolution(self, res: int, layer: str) -> str:
         return f"{self.scope(res, layer)}/weight"
 
-    def config(self) -> dict[str, Any]:
-        log2 = 2
-        while self.convolution(2 << log2, "conv1") in self.records and log2 < _MAX_LOG2:
-            log2 += 1
-        colours = self.size("synthesis/ToRGB_lod0/weight", 4)[3]
-        return self.common_config(1 << log2, colours, "dlatent_avg" in self.records)
+    def colours(self, res: int, leaf: str) -> str:
+        return f"synthesis/ToRGB_lod0/{leaf}"
 
-    def rules(self, shapes: Mapping[str, _Shape], config: Mapping[str, Any]) -> dict[str, Rule]:
-        names = [name for name in shapes if not name.endswith("resample_filter")]
-        return {ours: self._rule(ours, shapes[ours]) for ours in names}
-
-    def _rule(self, ours: str, shape: _Shape) -> Rule:
-        if ours == "mapping.w_avg":
-            return Rule("dlatent_avg", shape, _same)
-        mapping = re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", ours)
-        if mapping:
-            name = self.dense(int(mapping[1]), mapping[2])
-            return Rule(name, shape[::-1], _smaller if mapping[2] == "bias" else Tensor.t)
-        if ours.startswith("synthesis.torgb."):
-            name = f"synthesis/ToRGB_lod0/{ours.rsplit('.', 1)[1]}"
-            return Rule(name, _hwio(shape), _oihw) if len(shape) == 4 else Rule(name, shape, _same)
-        _, block, *rest = ours.split(".")
-        res = int(block[1:])
-        if rest == ["const"]:
-            return Rule("synthesis/4x4/Const/const", (1, *shape), _first)
-        layer, leaf = rest[0], ".".join(rest[1:])
+    def layer_rule(self, res: int, layer: str, leaf: str, shape: _Shape) -> Rule:
         scope = self.scope(res, layer)
         if leaf == "weight":
+            name = self.convolution(res, layer)
             fused = layer == "conv0" and res >= _FUSED_FROM
-            return Rule(f"{scope}/weight", _hwio(shape), _fused if fused else _oihw)
+            return Rule(name, _hwio(shape), _fused) if fused else self.kernel(name, shape)
         if leaf == "noise_const":
-            index = 2 * res.bit_length() - 6 + int(layer == "conv1")
-            return Rule(f"synthesis/noise{index}", (1, 1, *shape), lambda x: x[0, 0])
+            return Rule(f"synthesis/noise{_layer_index(res, layer)}", (1, 1, *shape), _map)
         if leaf == "affine.weight":
-            return Rule(f"{scope}/StyleMod/weight", shape[::-1], Tensor.t)
+            return self.matrix(f"{scope}/StyleMod/weight", shape)
         names = {"bias": "bias", "noise_strength": "Noise/weight", "affine.bias": "StyleMod/bias"}
         return Rule(f"{scope}/{names[leaf]}", shape, _same)
 
