@@ -15,7 +15,7 @@ from pyfacelat.checkpoints import expected_tensors
 from pyfacelat.errors import CheckpointError
 from pyfacelat.nets.fan import FAN, FANConfig
 
-from ..hostile.archives import zipped as zip_file
+from ..hostile.torch_archives import zipped as zip_file
 from .conftest import randomised
 
 

@@ -16,7 +16,7 @@ from pyfacelat.checkpoints import Source, read_source
 from pyfacelat.checkpoints.arrays import read_arrays
 from pyfacelat.errors import CheckpointError
 
-from . import archives, mutations, pickles
+from . import mutations, numpy_files, pickles, torch_archives
 from .assembler import P2, STOP, call, file_with, mapping, module, raw, ref, state, stream, tensor
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -29,10 +29,10 @@ def _storage(data: bytes) -> bytes:
 
 _CONTAINERS: dict[bytes, Callable[[bytes], bytes]] = {
     b"f": lambda data: data,
-    b"z": archives.zipped,
+    b"z": torch_archives.zipped,
     b"l": lambda data: stream(data, bytes(16), numel=4),
     b"s": _storage,
-    b"a": lambda data: archives.npz({"w.npy": data}),
+    b"a": lambda data: numpy_files.npz({"w.npy": data}),
 }
 
 
@@ -52,12 +52,12 @@ def read(data: bytes) -> int:
 def seeds() -> list[bytes]:
     """Small valid files, and hand-made hostile ones."""
     out = [b"f" + data for valid in mutations.bases().values() for data in valid[:2]]
-    out += [b"z" + P2 + archives.state_dict() + STOP]
+    out += [b"z" + P2 + torch_archives.state_dict() + STOP]
     canary = Path("/nonexistent/canary")
     made = {**pickles.executing(canary), **pickles.malformed()}
     out += [b"f" + data for data in made.values() if len(data) < 600]
     out += [b"z" + data for data in list(made.values())[::4] if len(data) < 600]
-    arrays = archives.numpy_files(canary)
+    arrays = numpy_files.numpy_files(canary)
     return out + [b"a" + data for name, data in arrays.items() if name.endswith("py")][::3]
 
 

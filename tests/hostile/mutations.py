@@ -14,7 +14,7 @@ from pyfacelat.checkpoints import write_safetensors
 from tests.checkpoints.conftest import plain, small_generator
 from tests.checkpoints.nvidia_writer import NvidiaFile
 
-from . import archives
+from . import torch_archives
 
 SUFFIXES = {
     "pkl": ".pkl",
@@ -41,8 +41,8 @@ def bases() -> dict[str, list[bytes]]:
     np.savez_compressed(packed, w=np.ones((1, 14, 64), np.float32), more=np.zeros((2, 3)))
     return {
         "pkl": [NvidiaFile(protocol).dump(network) for protocol in (2, 3, 4, 5)],
-        "torch zip": [archives.zipped()],
-        "torch legacy": [archives.legacy()],
+        "torch zip": [torch_archives.zipped()],
+        "torch legacy": [torch_archives.legacy()],
         "safetensors": [native],
         "npz": [archive, packed.getvalue()],
         "npy": [

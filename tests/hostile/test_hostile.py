@@ -19,7 +19,7 @@ from pyfacelat.checkpoints import write_safetensors
 from tests.checkpoints.conftest import plain, small_generator
 from tests.forkserver import ForkServer
 
-from . import archives, pickles
+from . import numpy_files, pickles, safetensors_files, torch_archives
 from .sandbox import MEMORY, complaint
 
 CANARY = Path("/nonexistent")  # only the names are needed while tests are collected
@@ -31,14 +31,14 @@ def corpus(canary: Path, valid: bytes = b"", config: Any = None) -> dict[str, by
     for made in (pickles.executing(canary), pickles.exhausting(), pickles.malformed()):
         out |= {f"{name}.pkl": data for name, data in made.items()}
     for made in (
-        archives.torch_files(canary),
-        archives.torch_disguises(canary, pickles.exhausting()),
+        torch_archives.torch_files(canary),
+        torch_archives.torch_disguises(canary, pickles.exhausting()),
     ):
         out |= {f"{name}.pt": data for name, data in made.items()}
     if valid:
-        made = archives.safetensors_files(config, valid)
+        made = safetensors_files.safetensors_files(config, valid)
         out |= {f"{name}.safetensors": data for name, data in made.items()}
-    out |= archives.numpy_files(canary)
+    out |= numpy_files.numpy_files(canary)
     return out
 
 

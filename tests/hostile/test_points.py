@@ -13,8 +13,8 @@ import numpy as np
 
 from tests.forkserver import ForkServer
 
-from .archives import npy, npz
 from .assembler import P2, STOP, call, ref, text
+from .numpy_files import npy, npz
 
 FORM = "{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}\n"
 
