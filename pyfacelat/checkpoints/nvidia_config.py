@@ -17,9 +17,15 @@ from .options import (
     ACTIVATION,
     ARCHITECTURE,
     CLAMP,
+    COLOURS,
+    DECAY,
+    DEVIATION_MAPS,
     DIMENSION,
     FLAG,
     FP16,
+    GROUP,
+    LAYERS,
+    MULTIPLIER,
     OPTIONAL_WIDTH,
     RESOLUTION,
     TAPS,
@@ -28,7 +34,6 @@ from .options import (
     Table,
     checked,
     integer,
-    number,
     take,
 )
 from .records import InertDict, ModuleRecord
@@ -39,7 +44,7 @@ __all__ = ["discriminator_config", "generator_config"]
 _SIZES: Table = {
     "c_dim": ("c_dim", DIMENSION, ABSENT),
     "img_resolution": ("img_resolution", RESOLUTION, ABSENT),
-    "img_channels": ("img_channels", integer(1, 64), ABSENT),
+    "img_channels": ("img_channels", COLOURS, ABSENT),
 }
 _CHANNELS: Table = {
     "channel_base": ("channel_base", integer(1, 1 << 24), 32768),
@@ -63,13 +68,13 @@ _SYNTHESIS: Table = {
     "use_noise": ("use_noise", FLAG, True),
 }
 _MAPPING: Table = {
-    "num_layers": ("num_mapping_layers", integer(1, 64), 8),
+    "num_layers": ("num_mapping_layers", LAYERS, 8),
     "embed_features": ("embed_features", OPTIONAL_WIDTH, None),
     "layer_features": ("mapping_layer_features", OPTIONAL_WIDTH, None),
     "activation": ("mapping_activation", ACTIVATION, "lrelu"),
-    "lr_multiplier": ("mapping_lr_multiplier", number(1e-9, 1e6), 0.01),
+    "lr_multiplier": ("mapping_lr_multiplier", MULTIPLIER, 0.01),
 }
-_AVERAGE: Table = {"w_avg_beta": ("w_avg_beta", number(0, 1, optional=True), 0.995)}
+_AVERAGE: Table = {"w_avg_beta": ("w_avg_beta", DECAY, 0.995)}
 _DISCRIMINATOR: Table = {
     **_SIZES,
     **_CHANNELS,
@@ -77,8 +82,8 @@ _DISCRIMINATOR: Table = {
     "cmap_dim": ("cmap_dim", OPTIONAL_WIDTH, None),
 }
 _EPILOGUE: Table = {
-    "mbstd_group_size": ("mbstd_group_size", integer(1, 4096, optional=True), 4),
-    "mbstd_num_channels": ("mbstd_num_channels", integer(0, 64), 1),
+    "mbstd_group_size": ("mbstd_group_size", GROUP, 4),
+    "mbstd_num_channels": ("mbstd_num_channels", DEVIATION_MAPS, 1),
 }
 # Choose an implementation, or matter in training only.
 _IGNORED = frozenset(
@@ -152,7 +157,7 @@ class _Reader:
         ]
         for name, field, check in (
             ("activation", "mapping_activation", ACTIVATION),
-            ("bias_gain", "mapping_lr_multiplier", number(1e-9, 1e6)),
+            ("bias_gain", "mapping_lr_multiplier", MULTIPLIER),
         ):
             config[field] = self.attribute(layers, name, check, config[field])
 

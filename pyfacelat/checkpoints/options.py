@@ -18,9 +18,15 @@ __all__ = [
     "ACTIVATION",
     "ARCHITECTURE",
     "CLAMP",
+    "COLOURS",
+    "DECAY",
+    "DEVIATION_MAPS",
     "DIMENSION",
     "FLAG",
     "FP16",
+    "GROUP",
+    "LAYERS",
+    "MULTIPLIER",
     "OPTIONAL_WIDTH",
     "RESOLUTION",
     "TAPS",
@@ -103,6 +109,14 @@ OPTIONAL_WIDTH = integer(1, _MAX_WIDTH, optional=True)
 CLAMP = number(1e-6, 1e9, optional=True)
 ACTIVATION = _choice(_ACTIVATIONS)
 FP16 = integer(0, 16)
+COLOURS = integer(1, 64)
+# Of the mapping network: layers, learning rate multiplier, decay of the average of w.
+LAYERS = integer(1, 64)
+MULTIPLIER = number(1e-9, 1e6)
+DECAY = number(0, 1, optional=True)
+# Of the minibatch's standard deviation.
+GROUP = integer(1, 4096, optional=True)
+DEVIATION_MAPS = integer(0, 64)
 ARCHITECTURE = _choice(_ARCHITECTURES)
 
 # option -> (field of the config, check, default of the published code or ABSENT)

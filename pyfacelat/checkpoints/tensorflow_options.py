@@ -9,16 +9,21 @@ from .options import (
     ACTIVATION,
     ARCHITECTURE,
     CLAMP,
+    COLOURS,
+    DECAY,
+    DEVIATION_MAPS,
     DIMENSION,
     FLAG,
     FP16,
+    GROUP,
+    LAYERS,
+    MULTIPLIER,
     OPTIONAL_WIDTH,
     RESOLUTION,
     TAPS,
     WIDTH,
     Table,
     integer,
-    number,
     take,
 )
 from .source import Source, shown
@@ -26,7 +31,7 @@ from .source import Source, shown
 __all__ = ["DISCRIMINATOR", "FIXED", "GENERATOR", "STYLEGAN1", "STYLEGAN1_FIXED", "taken"]
 
 _FMAPS: Table = {
-    "num_channels": ("img_channels", integer(1, 64), 3),
+    "num_channels": ("img_channels", COLOURS, 3),
     "resolution": ("img_resolution", RESOLUTION, 1024),
     "label_size": ("c_dim", DIMENSION, 0),
     "fmap_base": ("channel_base", integer(1, 1 << 23), 16384),
@@ -37,9 +42,9 @@ _FMAPS: Table = {
     "conv_clamp": ("conv_clamp", CLAMP, None),
 }
 _MAPPING: Table = {
-    "mapping_layers": ("num_mapping_layers", integer(1, 64), 8),
+    "mapping_layers": ("num_mapping_layers", LAYERS, 8),
     "mapping_fmaps": ("mapping_layer_features", OPTIONAL_WIDTH, None),
-    "mapping_lrmul": ("mapping_lr_multiplier", number(1e-9, 1e6), 0.01),
+    "mapping_lrmul": ("mapping_lr_multiplier", MULTIPLIER, 0.01),
     "mapping_nonlinearity": ("mapping_activation", ACTIVATION, "lrelu"),
     "label_fmaps": ("embed_features", OPTIONAL_WIDTH, None),
 }
@@ -50,17 +55,17 @@ GENERATOR: Table = {
     "dlatent_size": ("w_dim", WIDTH, 512),
     "architecture": ("architecture", ARCHITECTURE, "skip"),
     "use_noise": ("use_noise", FLAG, True),
-    "w_avg_beta": ("w_avg_beta", number(0, 1, optional=True), 0.995),
+    "w_avg_beta": ("w_avg_beta", DECAY, 0.995),
 }
 DISCRIMINATOR: Table = {
     **_FMAPS,
     "mapping_layers": ("num_mapping_layers", integer(0, 64), 0),
     "mapping_fmaps": ("cmap_dim", OPTIONAL_WIDTH, None),
-    "mapping_lrmul": ("mapping_lr_multiplier", number(1e-9, 1e6), 0.1),
+    "mapping_lrmul": ("mapping_lr_multiplier", MULTIPLIER, 0.1),
     "architecture": ("architecture", ARCHITECTURE, "resnet"),
     # ADA always says it; 4 is what StyleGAN2 before it does.
-    "mbstd_group_size": ("mbstd_group_size", integer(1, 4096, optional=True), 4),
-    "mbstd_num_features": ("mbstd_num_channels", integer(0, 64), 1),
+    "mbstd_group_size": ("mbstd_group_size", GROUP, 4),
+    "mbstd_num_features": ("mbstd_num_channels", DEVIATION_MAPS, 1),
 }
 # Options that change what is computed, with the only value for which it is known here.
 FIXED: dict[str, Any] = {
@@ -80,10 +85,10 @@ STYLEGAN1: Table = {
     key: ("", check, default)
     for key, check, default in (
         ("resolution", RESOLUTION, 1024),
-        ("num_channels", integer(1, 64), 3),
+        ("num_channels", COLOURS, 3),
         ("latent_size", WIDTH, 512),
         ("dlatent_size", WIDTH, 512),
-        ("mapping_layers", integer(1, 64), 8),
+        ("mapping_layers", LAYERS, 8),
         ("mapping_fmaps", WIDTH, 512),
         ("fmap_base", integer(1, 1 << 23), 8192),
         ("fmap_max", WIDTH, 512),
