@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pyfacelat.errors import CheckpointError
 
+from .checkpoint import check_floating
 from .ndarrays import array_dtype, array_tensor
 from .opcodes import Machine
 from .reading import LEGACY_MAGIC_BYTES
@@ -155,8 +156,7 @@ def _tensor(source: Source, value: Any, place: str) -> Tensor:
         tensor = torch.tensor(value, dtype=torch.float64)
     else:
         source.fail(f"is {shown(value)}, not an array", place)
-    if not tensor.is_floating_point():
-        source.fail(f"has dtype {tensor.dtype}, not a floating-point one", place)
+    check_floating(source, place, tensor.dtype)
     tensor = tensor.to(torch.float32)
     if not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
         source.fail("has values that are not finite (in float32)", place)

@@ -13,7 +13,7 @@ from torch import Tensor
 from .source import Source, shown
 from .storages import TensorRecord
 
-__all__ = ["KINDS", "Checkpoint", "check_finite", "check_shapes", "materialise"]
+__all__ = ["KINDS", "Checkpoint", "check_finite", "check_floating", "check_shapes", "materialise"]
 
 # What this package writes and builds; see zoo for the network that each becomes.
 KINDS = (
@@ -77,6 +77,16 @@ def check_shapes(
     for name in found:
         if name not in expected:
             source.fail("a tensor that the config does not imply", prefix + shown(name))
+
+
+def check_floating(source: Source, name: str, dtype: torch.dtype) -> None:
+    """Refuse a tensor of another dtype than a floating-point one.
+
+    Raises:
+        CheckpointError: naming the tensor and its dtype.
+    """
+    if not dtype.is_floating_point:
+        source.fail(f"has dtype {dtype}, not a floating-point one", name)
 
 
 def check_finite(source: Source, name: str, tensor: Tensor) -> None:

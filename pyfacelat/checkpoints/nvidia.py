@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, NoReturn
 
-from .checkpoint import Checkpoint, check_shapes, materialise
+from .checkpoint import Checkpoint, check_floating, check_shapes, materialise
 from .names import discriminator_tensors, generator_tensors
 from .nvidia_config import discriminator_config, generator_config
 from .opcodes import Machine
@@ -206,10 +206,7 @@ def network_in(source: Source, top: object, part: str, form: str) -> Checkpoint:
         expected = discriminator_tensors(config)
     check_shapes(source, expected, {k: r.size for k, r in records.items()}, f"{entry}.")
     for name, record in records.items():
-        if not record.storage.dtype.is_floating_point:
-            source.fail(
-                f"has dtype {record.storage.dtype}, not a floating-point one", f"{entry}.{name}"
-            )
+        check_floating(source, f"{entry}.{name}", record.dtype)
     tensors = materialise(source, {name: records[name] for name in expected}, f"{entry}.")
     return Checkpoint(
         f"stylegan2-{part}",

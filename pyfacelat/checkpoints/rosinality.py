@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pyfacelat.files import write_atomically
 
-from .checkpoint import Checkpoint, check_finite, check_shapes, materialise
+from .checkpoint import Checkpoint, check_finite, check_floating, check_shapes, materialise
 from .drawn import NOISE_NOTE, drawn_noise
 from .filters import DEFAULT_TAPS, outer, stored_filters
 from .names import expected_tensors
@@ -106,10 +106,7 @@ def records_of(source: Source, state: Any, prefix: str) -> dict[str, TensorRecor
     for name, record in state.items():
         if type(name) is not str or type(record) is not TensorRecord:
             source.fail(f"is {shown(record)}, not a tensor", prefix + shown(name))
-        if not record.storage.dtype.is_floating_point:
-            source.fail(
-                f"has dtype {record.storage.dtype}, not a floating-point one", prefix + name
-            )
+        check_floating(source, prefix + name, record.dtype)
     return dict(state)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint import check_shapes, materialise
+from .checkpoint import check_floating, check_shapes, materialise
 from .irse import arcface
 from .layout import Layout, Records, Shapes
 from .names import expected_tensors
@@ -96,8 +96,8 @@ def take_exactly(
     """
     check_shapes(source, shapes, {name: tuple(r.shape) for name, r in records.items()}, prefix)
     for name, record in records.items():
-        if not (record.dtype.is_floating_point or name.endswith(_COUNTER)):
-            source.fail(f"has dtype {record.dtype}, not a floating-point one", prefix + name)
+        if not name.endswith(_COUNTER):
+            check_floating(source, prefix + name, record.dtype)
     return materialise(source, {name: records[name] for name in shapes}, prefix)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .checkpoint import Checkpoint, check_shapes, materialise
+from .checkpoint import Checkpoint, check_floating, check_shapes, materialise
 from .drawn import NOISE_NOTE, drawn_noise
 from .filters import stored_filters
 from .names import expected_tensors
@@ -64,8 +64,7 @@ def read_stylegan1(
     expected = {rule.name: rule.shape for rule in rules.values()}
     check_shapes(source, expected, {name: record.size for name, record in records.items()})
     for name, record in records.items():
-        if not record.storage.dtype.is_floating_point:
-            source.fail(f"has dtype {record.storage.dtype}, not a floating-point one", name)
+        check_floating(source, name, record.dtype)
     read = materialise(source, records)
     tensors = {ours: rule.make(read[rule.name]).contiguous() for ours, rule in rules.items()}
     tensors |= stored_filters(_KIND, config)

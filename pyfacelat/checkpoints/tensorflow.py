@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .checkpoint import Checkpoint, check_finite, check_shapes
+from .checkpoint import Checkpoint, check_finite, check_floating, check_shapes
 from .filters import stored_filters
 from .names import expected_tensors
 from .ndarrays import array_dtype, array_tensor, as_tensor_record
@@ -320,7 +320,6 @@ class _Layout:
             tensor = torch.tensor(float(value), dtype=torch.float32)
         else:
             tensor = array_tensor(self.source, value, place)
-            if not tensor.is_floating_point():
-                self.source.fail(f"has dtype {tensor.dtype}, not a floating-point one", place)
+            check_floating(self.source, place, tensor.dtype)
         check_finite(self.source, place, tensor)
         return tensor
