@@ -257,9 +257,7 @@ def pickled_object(
         CheckpointError: the pickle is malformed or hostile, or holds more than one object.
     """
     machine = Machine(source, data, start=start, names=names, where="pickled array")
-    record = machine.run()
-    if machine.pos != len(data):
-        source.fail(f"{len(data) - machine.pos} bytes after the end of the pickle")
+    record = machine.run_alone()
     if type(record) is not ArrayRecord or record.shape != () or len(record.items) != 1:
         source.fail("is an array of objects; only a single dict of arrays is read")
     return record.items[0]

@@ -81,10 +81,7 @@ def read_flame(path: str | os.PathLike[str]) -> Flame:
     """
     source = Source.open(path)
     machine = Machine(source, source.data, names=_GLOBALS)
-    top = machine.run()
-    if machine.pos != len(source.data):
-        source.fail(f"{len(source.data) - machine.pos} bytes after the end of the pickle")
-    values = _entries(source, top)
+    values = _entries(source, machine.run_alone())
     arrays = {name: _required(source, values, name) for name in _NAMES}
     rest = {name: value if type(value) in _PLAIN else _array(source, value, name)
             for name, value in values.items()

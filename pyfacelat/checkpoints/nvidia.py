@@ -173,10 +173,7 @@ def read_nvidia(source: Source, part: str) -> Checkpoint:
             its options imply.
     """
     machine = Machine(source, source.data, names=_NVIDIA_GLOBALS, hints=_HINTS)
-    top = machine.run()
-    if machine.pos != len(source.data):
-        source.fail(f"{len(source.data) - machine.pos} bytes after the end of the pickle")
-    return network_in(source, top, part, "nvidia-pickle")
+    return network_in(source, machine.run_alone(), part, "nvidia-pickle")
 
 
 def network_in(source: Source, top: object, part: str, form: str) -> Checkpoint:

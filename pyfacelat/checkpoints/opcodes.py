@@ -161,6 +161,17 @@ class Machine:
         except UnicodeDecodeError:
             self.fail("a name that is not ASCII")
 
+    def run_alone(self) -> Any:
+        """Execute a pickle behind which the data ends.
+
+        Raises:
+            CheckpointError: as `run`, or something follows.
+        """
+        value = self.run()
+        if self.pos != len(self.data):
+            self.source.fail(f"{len(self.data) - self.pos} bytes after the end of the pickle")
+        return value
+
     def run(self) -> Any:
         """Execute up to STOP; afterwards `pos` is just behind it.
 
