@@ -197,6 +197,8 @@ def _read_npz(source: Source, data: bytes, dtypes: tuple[str, ...]) -> dict[str,
                     source.fail("an array of objects", place)
                 out[name] = value
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        # NotImplementedError is zipfile's for a version of the format, patched data or an
+        # encryption that it does not know; numpy writes none of them.
         source.fail(f"is a damaged zip archive: {ascii(str(error))[:100]}")
     except (OSError, ValueError, struct.error, OverflowError) as error:
         if isinstance(error, CheckpointError):

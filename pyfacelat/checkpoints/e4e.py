@@ -15,7 +15,7 @@ import torch
 from .checkpoint import Checkpoint
 from .irse import e4e_layout
 from .records import InertDict, NamespaceRecord
-from .rosinality import generator_in, records_of
+from .rosinality import average_in, generator_in, records_of
 from .source import Source, shown
 from .statedicts import take, without_prefix
 from .storages import Storage, TensorRecord
@@ -46,14 +46,13 @@ def read_e4e(source: Source, value: Mapping[Any, Any], part: str, form: str) -> 
         CheckpointError: the file has no such part, its encoder is of another architecture, or its
             tensors, options and average do not fit together.
     """
-    state, opts, average = value["state_dict"], value["opts"], value.get("latent_avg")
+    state, opts = value["state_dict"], value["opts"]
     if type(opts) is NamespaceRecord:
         opts = opts.state
     for name, item in (("state_dict", state), ("opts", opts)):
         if type(item) not in (dict, InertDict):
             source.fail(f"is {shown(item)}, not a dict", name)
-    if average is not None and type(average) is not TensorRecord:
-        source.fail(f"is {shown(average)}, not a tensor", "latent_avg")
+    average = average_in(source, value)
     parts: dict[str, dict[str, Any]] = {"encoder": {}, "decoder": {}}
     for name, record in without_prefix(state).items():
         head, _, rest = name.partition(".") if type(name) is str else ("", "", "")
@@ -101,8 +100,8 @@ def read_e4e(source: Source, value: Mapping[Any, Any], part: str, form: str) -> 
 def _row(source: Source, average: TensorRecord) -> TensorRecord:
     """The average w, which is stored once or once for every row."""
     if not 1 <= len(average.size) <= 2 or not average.numel:
-        source.fail(f"has shape {list(average.size)}, expected [w_dim] or [rows, w_dim]",
-                    "latent_avg")  # fmt: skip
+        reason = f"has shape {list(average.size)}, expected [w_dim] or [rows, w_dim]"
+        source.fail(reason, "latent_avg")
     return TensorRecord(average.storage, average.offset, average.size[-1:], average.stride[-1:])
 
 

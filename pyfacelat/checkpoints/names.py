@@ -22,6 +22,7 @@ __all__ = [
     "discriminator_tensors",
     "encoder_tensors",
     "expected_tensors",
+    "facespace_tensors",
     "fan_tensors",
     "generator_tensors",
     "identity_tensors",
@@ -32,7 +33,7 @@ __all__ = [
 _DEFAULT_TAPS = 4
 
 # Where the sample encoder looks closely.
-ENCODER_WINDOWS = ("left_eye", "right_eye", "mouth")
+_ENCODER_WINDOWS = ("left_eye", "right_eye", "mouth")
 
 
 def _resolutions(img_resolution: int) -> list[int]:
@@ -213,18 +214,18 @@ def encoder_tensors(config: Config) -> Shapes:
         unit(f"stages.{i}.1", width, width)
         below = width
     hidden, close = config["hidden"], config["window_width"]
-    compared = [*config["widths"], *[close] * (3 * len(ENCODER_WINDOWS) if close else 0)]
+    compared = [*config["widths"], *[close] * (3 * len(_ENCODER_WINDOWS) if close else 0)]
     out.update({f"lin{k}": (width,) for k, width in enumerate(compared)})
     out["hidden.weight"] = (hidden, below * 16)
     batch_norm(out, "hidden_norm", hidden)
     if config["num_landmarks"]:
         dense(out, "landmark_head", hidden, 2 * config["num_landmarks"])
     if close:
-        for window in ENCODER_WINDOWS:
+        for window in _ENCODER_WINDOWS:
             unit(f"windows.looks.{window}.0", sum(config["widths"][:2]), close)
             unit(f"windows.looks.{window}.1", close, close, 2)
             unit(f"windows.looks.{window}.2", close, close, 2)
-        out["windows.hidden.weight"] = (hidden, len(ENCODER_WINDOWS) * close * 16)
+        out["windows.hidden.weight"] = (hidden, len(_ENCODER_WINDOWS) * close * 16)
         batch_norm(out, "windows.hidden_norm", hidden)
     dense(out, "latent_head", 2 * hidden if close else hidden, config["z_dim"])
     return out

@@ -1,5 +1,7 @@
 """NVIDIA's network pickles: StyleGAN2-ADA and the StyleGAN2 of the StyleGAN3 repository.
 
+Files of the TensorFlow era come the same way in and go on to `tensorflow`.
+
 A file is one pickle: a dict with G, D, G_ema, augment_pipe and training_set_kwargs. Every module in
 it is a call of `torch_utils.persistence._reconstruct_persistent_obj` with the source text of its
 class and its attribute dict; the original loader executes that text. Here it stays text, and the
@@ -28,9 +30,8 @@ _MAX_DEPTH = 16
 _MAX_MODULES = 4096
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
-# Parts of a file -> the entry that holds it, in the order of preference.
-_ENTRIES = {"generator": ("G_ema",), "discriminator": ("D",)}
-
+# Parts of a file -> the entry that holds it.
+_ENTRIES = {"generator": "G_ema", "discriminator": "D"}
 
 # Beginnings of names in networks that come in the same wrapping, and what these are.
 _FOREIGN = {
@@ -72,7 +73,6 @@ _NVIDIA_GLOBALS = {
         "torch.storage._load_from_bytes", call=load_from_bytes
     ),
 }
-
 
 _ARRAYS = (
     "holds chumpy or scipy objects, as the head model FLAME does; "
@@ -124,17 +124,16 @@ def _entry(source: Source, top: Any, part: str) -> tuple[str, ModuleRecord]:
     """The module of the wanted part in the file's top object."""
     wanted = _ENTRIES[part]
     if type(top) is ModuleRecord:
-        return wanted[0], top
+        return wanted, top
     if type(top) not in (dict, InertDict):
-        source.fail(f"holds {shown(top)}, not a dict with {' or '.join(wanted)}")
-    for name in wanted:
-        value = top.get(name)
-        if type(value) is ModuleRecord:
-            return name, value
-        if value is not None:
-            source.fail(f"is {shown(value)}, not a network", name)
+        source.fail(f"holds {shown(top)}, not a dict with {wanted}")
+    value = top.get(wanted)
+    if type(value) is ModuleRecord:
+        return wanted, value
+    if value is not None:
+        source.fail(f"is {shown(value)}, not a network", wanted)
     names = ", ".join(shown(key, 40) for key, _ in zip(top, range(10), strict=False))
-    source.fail(f"has no {' or '.join(wanted)}; its entries are: {names or 'none'}")
+    source.fail(f"has no {wanted}; its entries are: {names or 'none'}")
 
 
 def _producer(module: ModuleRecord, form: str) -> str:
@@ -169,15 +168,20 @@ def read_nvidia(source: Source, part: str) -> Checkpoint:
 
     Raises:
         CheckpointError: the file is malformed, refers to anything but what such files contain,
-            holds another network (StyleGAN3, TensorFlow era), or its tensors are not those that
-            its options imply.
+            holds another network (StyleGAN3), or its tensors are not those that its options imply.
     """
     machine = Machine(source, source.data, names=_NVIDIA_GLOBALS, hints=_HINTS)
     return network_in(source, machine.run_alone(), part, "nvidia-pickle")
 
 
 def network_in(source: Source, top: object, part: str, form: str) -> Checkpoint:
-    """The network of the wanted part in a file's top object, which `form` says where it was.
+    """The network of the wanted part in a file's top object.
+
+    Args:
+        source: the file.
+        top: its top object.
+        part: as in `read_nvidia`.
+        form: the container, for the metadata.
 
     Raises:
         CheckpointError: as `read_nvidia`.

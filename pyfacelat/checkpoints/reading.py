@@ -19,7 +19,6 @@ PARTS = ("generator", "discriminator", "encoder")
 # Torch's magic number as pickle writes it (LONG1); a legacy stream has it right at its beginning.
 LEGACY_MAGIC_BYTES = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
 
-
 # What people take for a weight file, by its first bytes.
 _OTHERS = {
     b"\x89PNG": "an image (PNG)",
@@ -41,9 +40,10 @@ def read(
     """Read a weight file without running anything in it.
 
     Supported: safetensors written by this package; network pickles of NVIDIA's
-    stylegan2-ada-pytorch, of the StyleGAN2 in stylegan3 and of StyleGAN2 for TensorFlow, and such
-    networks in files of torch.save, as PTI writes; rosinality's StyleGAN2 checkpoints; those of e4e
-    and pSp; state dicts (torch zip, torch legacy, safetensors) of the networks in `statedicts`.
+    stylegan2-ada-pytorch, of the StyleGAN2 in stylegan3 and of StyleGAN and StyleGAN2 for
+    TensorFlow, and such networks in files of torch.save, as PTI writes; ports of StyleGAN (2019) to
+    torch; rosinality's StyleGAN2 checkpoints; those of e4e and pSp; state dicts (torch zip, torch
+    legacy, safetensors) of the networks in `statedicts`.
     Time and memory are proportional to the size of the file.
 
     Args:

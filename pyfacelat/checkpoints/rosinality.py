@@ -31,7 +31,14 @@ from .rosinality_names import Names, discriminator_names, generator_names, kerne
 from .source import Source, shown
 from .storages import TensorRecord
 
-__all__ = ["generator_in", "holds_rosinality", "read_rosinality", "write_rosinality"]
+__all__ = [
+    "average_in",
+    "generator_in",
+    "holds_rosinality",
+    "read_rosinality",
+    "write_rosinality",
+    "records_of",
+]
 
 # Of the mapping network; not in the file, and an argument of no script that writes such files.
 _LR_MULTIPLIER = 0.01
@@ -84,9 +91,7 @@ def read_rosinality(source: Source, value: Any, part: str, form: str) -> Checkpo
     if prefix:
         metadata["entry"] = entry
     if part == "generator":
-        average = value.get("latent_avg")
-        if average is not None and type(average) is not TensorRecord:
-            source.fail(f"is {shown(average)}, not a tensor", "latent_avg")
+        average = average_in(source, value)
         config, tensors, notes = generator_in(source, records, average, prefix)
         metadata.update(notes)
     else:
@@ -108,6 +113,14 @@ def records_of(source: Source, state: Any, prefix: str) -> dict[str, TensorRecor
             source.fail(f"is {shown(record)}, not a tensor", prefix + shown(name))
         check_floating(source, prefix + name, record.dtype)
     return dict(state)
+
+
+def average_in(source: Source, value: Mapping[Any, Any]) -> TensorRecord | None:
+    """The entry `latent_avg` of a file's top object, the mean of w; None if there is none."""
+    average = value.get("latent_avg")
+    if average is not None and type(average) is not TensorRecord:
+        source.fail(f"is {shown(average)}, not a tensor", "latent_avg")
+    return average
 
 
 def generator_in(

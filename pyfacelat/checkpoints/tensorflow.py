@@ -63,8 +63,8 @@ def read_tensorflow(source: Source, top: object, part: str) -> Checkpoint:
         part: "generator" (Gs, the third network) or "discriminator" (D, the second).
 
     Raises:
-        CheckpointError: StyleGAN1 or older, options or variables that are not those of StyleGAN2,
-            or that contradict each other.
+        CheckpointError: a network other than StyleGAN2 and the generator of StyleGAN (2019), or
+            options or variables that are not theirs or contradict each other.
     """
     index = 2 if part == "generator" else 1
     networks: tuple[Any, ...] = top if type(top) is tuple else (top,)
