@@ -9,6 +9,7 @@ backward needs neither the input nor a reduction.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from typing import TypeVar
 
 import torch
@@ -20,12 +21,12 @@ __all__ = ["ChannelAffine", "Foldable", "fold_into_conv", "fold_into_linear"]
 _Net = TypeVar("_Net", bound="Foldable")
 
 
-class Foldable(nn.Module):
+class Foldable(nn.Module, ABC):
     """A network whose normalisation can go into the layers beside it."""
 
+    @abstractmethod
     def fold(self) -> None:
         """Put normalisation into neighbouring layers, in place and for good."""
-        raise NotImplementedError
 
     def folded(self: _Net) -> _Net:
         """Copy this network and fold the copy.
