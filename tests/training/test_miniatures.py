@@ -44,6 +44,11 @@ def small_generator():
     return models.new_generator(config, 1)
 
 
+def rendered(z):
+    """Crude faces as a generator gives images, [N, 3, 32, 32] in [-1, 1]."""
+    return torch.from_numpy(crude.render(z.numpy(), 32)[0]).permute(0, 3, 1, 2) / 127.5 - 1
+
+
 def train(task, folder):
     """Numbers before and after."""
     with torch.no_grad():
@@ -76,7 +81,7 @@ def test_landmark_net(faces, tmp_path):
 
     def generate(z):
         asked.append(len(z))
-        return torch.from_numpy(crude.render(z.numpy(), 32)[0]).permute(0, 3, 1, 2) / 127.5 - 1
+        return rendered(z)
 
     task = FANTask(net, *faces, phases, generate=generate, held_count=32, lr=6e-3)
     before, after = train(task, tmp_path / "run")
@@ -167,8 +172,7 @@ def test_discriminator(faces, tmp_path):
     )
 
     def soft(z):
-        images = torch.from_numpy(crude.render(z.numpy(), 32)[0]).permute(0, 3, 1, 2) / 127.5 - 1
-        return torch.nn.functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
+        return torch.nn.functional.avg_pool2d(rendered(z), 3, 1, 1, count_include_pad=False)
 
     task = DiscriminatorTask(
         models.new_discriminator(config, 1),
