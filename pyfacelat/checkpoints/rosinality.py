@@ -36,8 +36,8 @@ __all__ = [
     "generator_in",
     "holds_rosinality",
     "read_rosinality",
-    "write_rosinality",
     "records_of",
+    "write_rosinality",
 ]
 
 # Of the mapping network; not in the file, and an argument of no script that writes such files.

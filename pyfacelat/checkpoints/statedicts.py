@@ -36,8 +36,11 @@ _FOREIGN = {
 
 
 def without_prefix(records: Mapping[str, Any]) -> dict[str, Any]:
-    """Names without the "module." that torch.nn.DataParallel puts before every one."""
-    if all(name.startswith(_PARALLEL) for name in records):
+    """Names without the "module." that torch.nn.DataParallel puts before every one.
+
+    They need not have been looked at: a key of a pickled dict may be a number.
+    """
+    if all(type(name) is str and name.startswith(_PARALLEL) for name in records):
         return {name.removeprefix(_PARALLEL): record for name, record in records.items()}
     return dict(records)
 

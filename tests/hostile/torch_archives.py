@@ -245,6 +245,10 @@ def torch_disguises(canary: Path, exhausting: dict[str, bytes]) -> dict[str, byt
     def old_view(*args: bytes) -> bytes:
         return stream(mapping(a=tensor(storage_pid(4), *args)), bytes(16), numel=4)
 
+    def numbered(before: bytes) -> bytes:
+        """A dict one key of which is a number."""
+        return EMPTY_DICT + MARK + before + number(5) + tensor(held) + SETITEMS
+
     wide = many(number(1 << 20), number(1 << 20))
     network = module(state(parameters=mapping(w=tensor(held))), source=source)
     out = {
@@ -275,6 +279,12 @@ def torch_disguises(canary: Path, exhausting: dict[str, bytes]) -> dict[str, byt
         "rosinality_argument_parser": archive(
             mapping(g_ema=ORDERED, args=call(ref("argparse", "ArgumentParser"), text("x")))
         ),
+        "e4e_name_number": archive(mapping(state_dict=numbered(b""), opts=EMPTY_DICT)),
+        "e4e_name_number_behind_text": archive(
+            mapping(state_dict=numbered(text("module.encoder.a") + tensor(held)), opts=EMPTY_DICT)
+        ),
+        "rosinality_name_number": archive(mapping(g_ema=numbered(b""))),
+        "name_number": archive(numbered(b"")),
         "e4e_system_in_opts": archive(mapping(state_dict=ORDERED, opts=mapping(a=shell))),
         "e4e_path_in_opts": archive(
             mapping(state_dict=ORDERED, opts=mapping(a=call(ref("pathlib", "PosixPath"))))
