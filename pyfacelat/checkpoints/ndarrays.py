@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .records import ArrayRecord
-from .source import Source
+from .source import Source, shown
 from .storages import Storage, TensorRecord
 
 __all__ = ["array_dtype", "array_tensor", "as_tensor_record"]
@@ -47,11 +47,14 @@ def as_tensor_record(source: Source, value: ArrayRecord | float, place: str) -> 
     """An array, or a single number in float32, as the record of a tensor.
 
     Raises:
-        CheckpointError: as `array_tensor`.
+        CheckpointError: as `array_tensor`, or a number is beyond the range of float32.
     """
     if not isinstance(value, ArrayRecord):
         storage = Storage(place, torch.float32, 1)
-        storage.data = memoryview(struct.pack("<f", value))
+        try:
+            storage.data = memoryview(struct.pack("<f", value))
+        except OverflowError:
+            source.fail(f"is {shown(value)}, which is beyond the range of float32", place)
         return TensorRecord(storage, 0, (), ())
     dtype = array_dtype(value)
     if dtype is None or value.shape is None:

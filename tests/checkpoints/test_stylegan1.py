@@ -248,6 +248,14 @@ def test_official_options(options: dict[str, Any], reason: str, tmp_path: Path) 
         checkpoints.read(path)
 
 
+def test_a_number_beyond_float32(tmp_path: Path) -> None:
+    state = {**plain.weights(8, WIDTHS), "lod": torch.tensor(1e300, dtype=torch.float64)}
+    path = tmp_path / "g.pkl"
+    path.write_bytes(official(state, 8))
+    with pytest.raises(CheckpointError, match=r"lod: is .* beyond the range of float32"):
+        checkpoints.read(path)
+
+
 def test_other_parts_are_not_there(tmp_path: Path) -> None:
     path = save(tmp_path / "a.pt", plain.genforce(plain.weights(8, WIDTHS), 8))
     with pytest.raises(CheckpointError, match="and no discriminator"):
