@@ -251,25 +251,13 @@ Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Ten
   }
   if (!(needs & (kX | kStyles | kWeight))) return out;
 
-  // Back through the map, last step first. A FIR step needs the size of its input, the convolution
-  // its input: filters stand before it when downsampling only.
-  Tensor entry =
-      needs & kWeight ? modulated<T>(x, styles) : as_format(x, MemoryFormat::ChannelsLast);
-  for (size_t i = 0; steps[i].fir; ++i) entry = filter(steps[i], entry, f);
-  std::vector<MapSize> sizes = {{x.size(2), x.size(3)}};
-  for (const ResampleStep& step : steps) sizes.push_back(step_size(step, sizes.back(), weight, f));
-  for (size_t i = steps.size(); i-- > 0;) {
-    if (steps[i].fir) {
-      dz = filter_transposed(steps[i], dz, f, sizes[i]);
-      continue;
-    }
-    ConvolutionGradients g =
-        convolve_backward(steps[i], dz, entry, step_kernel(steps[i], weight),
-                          (needs & (kX | kStyles)) != 0, (needs & kWeight) != 0);
-    if (needs & kWeight) std::get<1>(out) = g.weight;
-    if (!(needs & (kX | kStyles))) return out;
-    dz = as_format(g.x, MemoryFormat::ChannelsLast);
-  }
+  const bool need_x = needs & (kX | kStyles), need_weight = needs & kWeight;
+  const Tensor entry =
+      need_weight ? modulated<T>(x, styles) : as_format(x, MemoryFormat::ChannelsLast);
+  MapGradients through = map_backward(steps, std::move(dz), entry, weight, f, need_x, need_weight);
+  if (need_weight) std::get<1>(out) = through.weight;
+  if (!need_x) return out;
+  dz = std::move(through.x);
 
   const Tensor input = as_format(x, MemoryFormat::ChannelsLast);
   const std::vector<A> s = read<T, A>(styles, n * in, A(1));
@@ -311,9 +299,7 @@ Gradients modulated_conv2d_backward_cpu(const Tensor& dy, const Tensor& y, const
                                         std::string act, double alpha, double gain, double clamp,
                                         int64_t needs) {
   check_inputs(x, weight, styles, demod, noise, bias, gain);
-  check(sizes_of(dy) == sizes_of(y), kOp, "dy", "expected the shape of y, ", shape_text(y),
-        ", got ", shape_text(dy));
-  check_same_dtype(kOp, "dy", dy, x);
+  check_gradient(dy, y, x);
   check_noise(noise, x.size(0), y.size(2), y.size(3));
   const std::vector<ResampleStep> steps = resample_steps(weight, f, up, down, padding, flip_weight);
   std::optional<Gradients> out;

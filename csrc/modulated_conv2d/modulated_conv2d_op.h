@@ -55,6 +55,12 @@ inline void check_noise(const OptionalTensor& noise, int64_t n, int64_t h, int64
         shape_text(*noise));
 }
 
+inline void check_gradient(const Tensor& dy, const Tensor& y, const Tensor& x) {
+  check(sizes_of(dy) == sizes_of(y), kModulatedConv2d, "dy", "expected the shape of y, ",
+        shape_text(y), ", got ", shape_text(dy));
+  check_same_dtype(kModulatedConv2d, "dy", dy, x);
+}
+
 // Which gradients are wanted, and all of them; one that is not wanted has shape [0].
 enum Need { kX = 1, kWeight = 2, kStyles = 4, kDemod = 8, kNoise = 16, kBias = 32 };
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;

@@ -21,17 +21,9 @@ struct ResampleStep {
   bool transposed = false, flip = false;
 };
 
-struct MapSize {
-  int64_t h, w;
-};
-
 std::vector<ResampleStep> resample_steps(const Tensor& weight, const std::optional<Tensor>& f,
                                          int64_t up, int64_t down, int64_t padding,
                                          bool flip_weight);
-
-// Size of the step's output for an input of the given size.
-MapSize step_size(const ResampleStep& step, MapSize input, const Tensor& weight,
-                  const std::optional<Tensor>& f);
 
 // The step's kernel as aten's convolution takes it.
 Tensor step_kernel(const ResampleStep& step, const Tensor& weight);
@@ -39,16 +31,17 @@ Tensor step_kernel(const ResampleStep& step, const Tensor& weight);
 // One convolution step; `kernel` from step_kernel. Any dense layout in and out.
 Tensor convolve(const ResampleStep& step, const Tensor& x, const Tensor& kernel);
 
-struct ConvolutionGradients {
-  Tensor x, weight;  // weight: shape of the op's argument, where it was asked for
+// One FIR step.
+Tensor filter(const ResampleStep& step, const Tensor& x, const std::optional<Tensor>& f);
+
+struct MapGradients {
+  Tensor x, weight;  // each where it was asked for; weight has the shape of the op's argument
 };
 
-ConvolutionGradients convolve_backward(const ResampleStep& step, const Tensor& dy, const Tensor& x,
-                                       const Tensor& kernel, bool need_x, bool need_weight);
-
-// One FIR step forwards, and its transpose, which takes dy back to the step's input size.
-Tensor filter(const ResampleStep& step, const Tensor& x, const std::optional<Tensor>& f);
-Tensor filter_transposed(const ResampleStep& step, const Tensor& dy, const std::optional<Tensor>& f,
-                         MapSize input);
+// Back through the whole map, from dy at its output. Of `input` only the size counts where the
+// weight's gradient is not asked for.
+MapGradients map_backward(const std::vector<ResampleStep>& steps, Tensor dy, const Tensor& input,
+                          const Tensor& weight, const std::optional<Tensor>& f, bool need_x,
+                          bool need_weight);
 
 }  // namespace pyfacelat
