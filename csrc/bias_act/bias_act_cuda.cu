@@ -110,14 +110,6 @@ extern "C" int pyfacelat_bias_act_cuda(int dtype, const void* dy, const void* x,
   if (numel == 0) return 0;
   const Params p{numel, channels, inner, alpha, gain, clamp};
   const Act a = static_cast<Act>(act);
-  switch (dtype) {
-    case simt::kFloat:
-      return dispatch<float>(dy, x, b, out, a, p, stream);
-    case simt::kDouble:
-      return dispatch<double>(dy, x, b, out, a, p, stream);
-    case simt::kHalf:
-      return dispatch<__half>(dy, x, b, out, a, p, stream);
-    default:
-      return dispatch<__nv_bfloat16>(dy, x, b, out, a, p, stream);
-  }
+  return simt::with_type(dtype,
+                         [&]<class T>() { return dispatch<T>(dy, x, b, out, a, p, stream); });
 }

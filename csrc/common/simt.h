@@ -170,6 +170,21 @@ __device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
+// Calls f.operator()<T>() for the type T of that code.
+template <class F>
+int with_type(int dtype, const F& f) {
+  switch (dtype) {
+    case kFloat:
+      return f.template operator()<float>();
+    case kDouble:
+      return f.template operator()<double>();
+    case kHalf:
+      return f.template operator()<__half>();
+    default:
+      return f.template operator()<__nv_bfloat16>();
+  }
+}
+
 // kCount elements that move in one access.
 template <class T, int kCount>
 struct alignas(sizeof(T) * kCount) Pack {

@@ -289,20 +289,6 @@ int with_width(const Extent& e, const F& f) {
   return f.template operator()<T, 1>();
 }
 
-template <class F>
-int with_type(int dtype, const F& f) {
-  switch (dtype) {
-    case simt::kFloat:
-      return f.template operator()<float>();
-    case simt::kDouble:
-      return f.template operator()<double>();
-    case simt::kHalf:
-      return f.template operator()<__half>();
-    default:
-      return f.template operator()<__nv_bfloat16>();
-  }
-}
-
 bool empty(const Extent& e) { return e.n * e.pixels * e.lanes == 0; }
 
 }  // namespace
@@ -326,7 +312,7 @@ using namespace pyfacelat::modconv;
 extern "C" int pyfacelat_modulate_cuda(int dtype, const void* x, const void* s, void* out,
                                        const Extent* e, void* stream) {
   if (empty(*e)) return 0;
-  return with_type(dtype, [&]<class T>() {
+  return simt::with_type(dtype, [&]<class T>() {
     return with_width<T>(*e, [&]<class U, int kCount>() {
       const Shape h = shape_of(*e, kCount, false);
       return simt::launch(&modulate_kernel<U, kCount>, h.grid, h.block, 0, stream, as<U>(x),
@@ -339,7 +325,7 @@ extern "C" int pyfacelat_finish_cuda(int dtype, void* y, const void* d, const vo
                                      int64_t maps, const void* b, const Extent* e,
                                      const Activation* a, void* stream) {
   if (empty(*e)) return 0;
-  return with_type(dtype, [&]<class T>() {
+  return simt::with_type(dtype, [&]<class T>() {
     return with_width<T>(*e, [&]<class U, int kCount>() {
       const Shape h = shape_of(*e, kCount, false);
       const Slopes<Wide<U>> slopes(a->slope, a->gain, a->clamp);
@@ -355,7 +341,7 @@ extern "C" int pyfacelat_finish_backward_cuda(int dtype, const void* dy, const v
                                               void* sum_noise, const Extent* e, const Activation* a,
                                               void* stream) {
   if (empty(*e)) return 0;
-  return with_type(dtype, [&]<class T>() {
+  return simt::with_type(dtype, [&]<class T>() {
     return with_width<T>(*e, [&]<class U, int kCount>() {
       const Shape h = shape_of(*e, kCount, true);
       const Slopes<Wide<U>> slopes(a->slope, a->gain, a->clamp);
@@ -373,7 +359,7 @@ extern "C" int pyfacelat_finish_backward_cuda(int dtype, const void* dy, const v
 extern "C" int pyfacelat_modulate_backward_cuda(int dtype, void* g, const void* x, const void* s,
                                                 void* sum_s, const Extent* e, void* stream) {
   if (empty(*e)) return 0;
-  return with_type(dtype, [&]<class T>() {
+  return simt::with_type(dtype, [&]<class T>() {
     return with_width<T>(*e, [&]<class U, int kCount>() {
       const Shape h = shape_of(*e, kCount, true);
       return simt::launch(&modulate_backward_kernel<U, kCount>, h.grid, h.block, 0, stream,
@@ -385,7 +371,7 @@ extern "C" int pyfacelat_modulate_backward_cuda(int dtype, void* g, const void* 
 extern "C" int pyfacelat_reduce_cuda(int dtype, const void* part, const void* divisor, void* out,
                                      int64_t groups, int64_t rows, int64_t columns, void* stream) {
   if (groups * columns == 0) return 0;
-  return with_type(dtype, [&]<class T>() {
+  return simt::with_type(dtype, [&]<class T>() {
     const int64_t blocks = (columns + kWarp - 1) / kWarp;
     return simt::launch(&reduce_kernel<T>, dim3(static_cast<unsigned>(groups * blocks)),
                         dim3(kWarp, kReduceRows), 0, stream, as<Wide<T>>(part), as<T>(divisor),

@@ -45,17 +45,16 @@ int pyfacelat_finish_cuda(int dtype, void* y, const void* d, const void* noise, 
                           const pyfacelat::modconv::Activation* a, void* stream);
 
 // dz = dL/dp * d, and partial sums, wide, null where not wanted: sum_b and sum_d [n, chunks, lanes]
-// of dL/dp and dL/dp * d * z, sum_noise [n, runs, pixels] of dL/dp over the channels. p is d * z +
-// noise
-// + b, rebuilt from y.
+// of dL/dp and dL/dp * d * z, sum_noise [n, runs, pixels] of dL/dp over the channels;
+// p = d * z + noise + b, rebuilt from y.
 int pyfacelat_finish_backward_cuda(int dtype, const void* dy, const void* y, const void* d,
                                    const void* noise, int64_t maps, const void* b, void* dz,
                                    void* sum_b, void* sum_d, void* sum_noise,
                                    const pyfacelat::modconv::Extent* e,
                                    const pyfacelat::modconv::Activation* a, void* stream);
 
-// g holds dL/d(x * s) and becomes dL/dx; sum_s [n, chunks, lanes], wide, gets partial sums of g *
-// x.
+// g holds dL/d(x * s) and becomes dL/dx; sum_s [n, chunks, lanes], wide, gets partial sums of
+// g * x.
 int pyfacelat_modulate_backward_cuda(int dtype, void* g, const void* x, const void* s, void* sum_s,
                                      const pyfacelat::modconv::Extent* e, void* stream);
 

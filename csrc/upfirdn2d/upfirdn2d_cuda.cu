@@ -50,8 +50,7 @@ __device__ A tap(const A* f, const UpfirdnShape& s, bool line, bool flip, int ky
 
 __device__ inline int ceil_div(int a, int b) { return a > 0 ? (a - 1) / b + 1 : -(-a / b); }
 
-// First of the taps k that meet a pixel and not a stuffed zero, for an output whose tap 0 lies at
-// t.
+// First of the taps k that meet a pixel and not a stuffed zero, where the output's tap 0 lies at t.
 __device__ inline int first_tap(int t, int up) {
   const int rest = t % up;
   return rest > 0 ? up - rest : -rest;
@@ -241,14 +240,6 @@ extern "C" int pyfacelat_upfirdn2d_cuda(int dtype, const void* x, const void* f,
                                         double gain, void* stream) {
   const pyfacelat::UpfirdnShape& s = *shape;
   if (s.planes * s.oh * s.ow * s.lanes == 0) return 0;
-  switch (dtype) {
-    case simt::kFloat:
-      return pyfacelat::run<float>(x, f, y, s, line, flip, gain, stream);
-    case simt::kDouble:
-      return pyfacelat::run<double>(x, f, y, s, line, flip, gain, stream);
-    case simt::kHalf:
-      return pyfacelat::run<__half>(x, f, y, s, line, flip, gain, stream);
-    default:
-      return pyfacelat::run<__nv_bfloat16>(x, f, y, s, line, flip, gain, stream);
-  }
+  return simt::with_type(
+      dtype, [&]<class T>() { return pyfacelat::run<T>(x, f, y, s, line, flip, gain, stream); });
 }
