@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyfacelat.cli.options import face_of, safe_outdir
 from pyfacelat.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -58,14 +59,14 @@ def align(
     if not source.exists():
         raise ImageError(f"source: there is no file {source}")
     several = source.is_dir() or source.suffix.lower() in _VIDEOS
-    outdir.mkdir(parents=True, exist_ok=True)
+    safe_outdir(outdir)
     crops: Iterator[AlignedFace]
     if landmarks is not None:
         if several:
             raise ConfigError("landmarks: one set of points is for one photograph")
         crops = iter([align_face(photo_of(source), _points(landmarks), size=size)])
     else:
-        finder = FaceFinder(detector, landmarker, face=_face(face), device=device)
+        finder = FaceFinder(detector, landmarker, face=face_of(face), device=device)
         frames = _frames(source) if several else iter([photo_of(source)])
         if several and (smooth or not source.is_dir()):
             crops = iter(align_clip(list(frames), finder=finder, size=size))
@@ -101,7 +102,7 @@ def landmarks(
     from pyfacelat.photographs import FaceFinder, photo_of
 
     photo = photo_of(source)
-    finder = FaceFinder(detector, landmarker, face=_face(face), device=device)
+    finder = FaceFinder(detector, landmarker, face=face_of(face), device=device)
     points = finder.find(photo, name="source")
     rows = [[round(float(x), 3), round(float(y), 3)] for x, y in points]
     write_atomically(out, json.dumps(rows).encode())
@@ -140,7 +141,3 @@ def _points(path: Path) -> Any:
     if len(points) != 1:
         raise ConfigError(f"landmarks: {path}: expected one set of points, got {len(points)}")
     return points[0].double().numpy()
-
-
-def _face(text: str) -> str | int:
-    return int(text) if text.isdigit() else text

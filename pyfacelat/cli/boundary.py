@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from pyfacelat.cli.latent_sources import (
     SOURCE_HELP,
-    DeviceOption,
-    JsonOption,
-    NetworkOption,
-    OutdirOption,
     TruncationOption,
+    load_landmarker,
     load_network,
     read_ws,
     read_z,
+)
+from pyfacelat.cli.options import (
+    DeviceOption,
+    JsonOption,
+    LandmarkerOption,
+    NetworkOption,
+    OutdirOption,
+    existing,
 )
 from pyfacelat.cli.sweep import (
     Edit,
@@ -32,12 +37,12 @@ from pyfacelat.cli.sweep import (
     amounts,
     write_sweep,
 )
-from pyfacelat.errors import CheckpointError, ConfigError
+from pyfacelat.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pyfacelat.edits.boundaries import Boundary
+    from pyfacelat.edits.boundaries import Boundary, BoundarySpace
     from pyfacelat.edits.sampling import Samples
     from pyfacelat.nets.stylegan2 import Generator
 
@@ -68,7 +73,7 @@ def fit(
         list[Path] | None,
         typer.Option("--condition", help="Boundaries to leave alone; may be given repeatedly."),
     ] = None,
-    landmarker: Annotated[str, typer.Option(help="auto, sample, 2dfan4, or a file.")] = "auto",
+    landmarker: LandmarkerOption = "auto",
     network: NetworkOption = "sample",
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     truncation: Annotated[
@@ -85,20 +90,23 @@ def fit(
     import torch
 
     from pyfacelat.edits import boundaries
+    from pyfacelat.edits.sampling import SampleConfig, sample
+    from pyfacelat.faces.attributes import LandmarkScores
     from pyfacelat.faces.attributes import attribute as check_attribute
     from pyfacelat.projection.space import LatentSpace, measure
 
     check_attribute(attribute)
     if space not in _SPACES:
         raise ConfigError(f"space: expected one of {', '.join(_SPACES)}, got {space!r}")
-    others = [boundaries.Boundary.load(_existing(path)) for path in condition_on or []]
+    others = [boundaries.Boundary.load(existing(path)) for path in condition_on or []]
     generator = load_network(network, device)
     mixing = _MIXING if space == "w+" else 0.0
     # Samples of mixed rows are others, so they live in a folder of their own.
     folder = samples / "mixed" if mixing else samples
-    drawn = _sample(
-        generator, count, landmarker, network, seed, truncation, mixing, folder, quiet=as_json
-    )
+    score = LandmarkScores(load_landmarker(landmarker, network, generator).points)
+    config = SampleConfig(seed=seed, truncation=truncation, mixing=mixing)
+    with _bar(sys.stderr.isatty() and not as_json, count) as report:
+        drawn = sample(generator, count, score, config, outdir=folder, progress=report)
     scores, about = drawn.scores[attribute], {"attribute": attribute}
     if space == "whitened":
         statistics = measure(generator)
@@ -108,12 +116,12 @@ def fit(
         found = boundaries.fit_boundary(v, scores, space="w", share=share, about=about)
         found = boundaries.whitened(found, coordinates, statistics.mean)
     else:
-        codes = {"w": drawn.w, "w+": drawn.ws, "z": drawn.z}[space]
         kind = cast(boundaries.BoundarySpace, space)
+        codes = _codes(kind, drawn)
         found = boundaries.fit_boundary(codes, scores, space=kind, share=share, about=about)
     found = boundaries.condition(found, others)
     found.save(out)
-    spread = float(found.distance(_codes(found, drawn)).std())
+    spread = float(found.distance(_codes(found.space, drawn)).std())
     told = {"out": str(out), **found.about, "spread": round(spread, 4)}
     told["invalid"] = int((~torch.isfinite(scores)).sum())
     if as_json:
@@ -152,7 +160,7 @@ def apply(
     from pyfacelat.edits.rows import parse_rows, row_indices
 
     values = amounts(start, end, steps)
-    plane = Boundary.load(_existing(boundary))
+    plane = Boundary.load(existing(boundary))
     generator = load_network(network, device)
     chosen = None if rows is None else row_indices(parse_rows(rows), generator.num_ws)
     if plane.space == "z":
@@ -187,53 +195,17 @@ def _in_z(
     return change
 
 
-def _codes(plane: Boundary, drawn: Samples) -> Tensor:
-    return {"w": drawn.w, "w+": drawn.ws, "z": drawn.z}[plane.space]
+def _codes(space: BoundarySpace, drawn: Samples) -> Tensor:
+    return {"w": drawn.w, "w+": drawn.ws, "z": drawn.z}[space]
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise CheckpointError(path, "no such file")
-    return path
-
-
-def _sample(
-    generator: Generator,
-    count: int,
-    landmarker: str,
-    network: str,
-    seed: int,
-    truncation: float,
-    mixing: float,
-    folder: Path,
-    *,
-    quiet: bool,
-) -> Samples:
-    from pyfacelat import zoo
-    from pyfacelat.edits.sampling import SampleConfig, sample
-    from pyfacelat.faces.attributes import LandmarkScores
-    from pyfacelat.losses.landmark import Landmarker
-
-    auto = "sample" if network == "sample" else "2dfan4"
-    device = next(generator.parameters()).device
-    net = zoo.load_landmarker(auto if landmarker == "auto" else landmarker, device=device)
-    score = LandmarkScores(Landmarker(net).points)
-    config = SampleConfig(seed=seed, truncation=truncation, mixing=mixing)
-    with _bar(sys.stderr.isatty() and not quiet, count) as report:
-        return sample(generator, count, score, config, outdir=folder, progress=report)
-
-
-def _bar(show: bool, count: int) -> AbstractContextManager[Callable[[int, int], None] | None]:
+@contextmanager
+def _bar(show: bool, count: int) -> Iterator[Callable[[int, int], None] | None]:
     if not show:
-        return nullcontext()
-    from contextlib import contextmanager
-
+        yield None
+        return
     from rich.progress import Progress
 
-    @contextmanager
-    def shown() -> Any:
-        with Progress() as bar:
-            task = bar.add_task("samples", total=count)
-            yield lambda done, _count: bar.update(task, completed=done)
-
-    return shown()
+    with Progress() as bar:
+        task = bar.add_task("samples", total=count)
+        yield lambda done, _count: bar.update(task, completed=done)

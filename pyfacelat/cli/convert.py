@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pyfacelat.cli.options import existing
 from pyfacelat.errors import CheckpointError, ConfigError
 
 _LATENTS = (".npz", ".npy")
@@ -37,8 +38,7 @@ def convert(
     from pyfacelat.checkpoints.convert import convert as convert_file
     from pyfacelat.checkpoints.reading import PARTS
 
-    if not source.exists():
-        raise CheckpointError(source, "no such file")
+    existing(source)
     if target.suffix.lower() in _LATENTS:
         if half:
             raise ConfigError("half: latents are stored in float32")

@@ -8,17 +8,16 @@ from typing import Annotated
 
 import typer
 
-from pyfacelat.cli.project import run
+from pyfacelat.cli.options import JsonOption
+from pyfacelat.cli.project import ResumeOption, VideoOption, run
 
 
 def demo(
     outdir: Annotated[Path, typer.Option(help="Where the results are written.")] = Path("demo-out"),
     preset: Annotated[str, typer.Option(help="balanced or reference.")] = "balanced",
-    save_video: Annotated[
-        bool, typer.Option("--save-video/--no-save-video", help="Write proj.mp4 as well.")
-    ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    save_video: VideoOption = False,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Project the look of one bundled portrait onto the landmarks of the other.
 

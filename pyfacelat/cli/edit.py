@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pyfacelat.cli.latent_sources import (
-    SOURCE_HELP,
-    DeviceOption,
-    JsonOption,
-    NetworkOption,
-    OutdirOption,
-    TruncationOption,
-    load_network,
-    read_ws,
-)
+from pyfacelat.cli.latent_sources import SOURCE_HELP, TruncationOption, load_network, read_ws
+from pyfacelat.cli.options import DeviceOption, JsonOption, NetworkOption, OutdirOption, existing
 from pyfacelat.cli.sweep import (
     Edit,
     EndOption,
@@ -28,7 +20,7 @@ from pyfacelat.cli.sweep import (
     amounts,
     write_sweep,
 )
-from pyfacelat.errors import CheckpointError, ConfigError
+from pyfacelat.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,8 +118,7 @@ def _find(
         return found * float((_w(generator) @ found[0]).std()), 0
     if named:
         return directions.ganspace(_w(generator), _COMPONENTS), int(named[2])
-    if not Path(text).exists():
-        raise CheckpointError(text, "no such file")
+    existing(Path(text))
     if any(name in load_arrays(text) for name in ("comp", "act_comp")):
         if component is None:
             raise ConfigError(f"component: {text} holds many; say which")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from pyfacelat.cli.options import JsonOption
 from pyfacelat.errors import ConfigError
 
 
@@ -24,7 +25,7 @@ def fan(
     reduction: Annotated[
         str, typer.Option(help="Of the loss: per_landmark, l2, l1 or mse.")
     ] = "per_landmark",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the landmark network as an ONNX file, checked and compared with torch.
 

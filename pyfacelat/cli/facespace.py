@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pyfacelat.cli.latent_sources import (
+from pyfacelat.cli.latent_sources import load_landmarker, load_network
+from pyfacelat.cli.options import (
     DeviceOption,
     JsonOption,
+    LandmarkerOption,
     NetworkOption,
     OutdirOption,
-    load_network,
+    existing,
     safe_outdir,
 )
-from pyfacelat.errors import CheckpointError, ConfigError
+from pyfacelat.cli.sweep import MorphVideoOption, write_morph
+from pyfacelat.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +37,6 @@ StrengthOption = Annotated[
         "--strength", help="Let the sum of the weights count: 0 the average face, 1 the blend."
     ),
 ]
-_STRIP = 9
 
 
 def train(
@@ -54,7 +56,7 @@ def train(
     perceptual: Annotated[
         str, typer.Option(help="auto, sample, lpips-vgg16, or none (pixels only).")
     ] = "auto",
-    landmarker: Annotated[str, typer.Option(help="auto, sample or 2dfan4.")] = "auto",
+    landmarker: LandmarkerOption = "auto",
     network: NetworkOption = "sample",
     seed: Annotated[int, typer.Option(help="Of the encoder and the order of faces.")] = 0,
     device: DeviceOption = "auto",
@@ -78,7 +80,7 @@ def train(
     where = next(generator.parameters()).device
     points_of = None
     if landmarks:
-        eyes = _landmarker(landmarker, network, where)
+        eyes = load_landmarker(landmarker, network, generator)
         points_of = lambda image: _seen(eyes, image.to(where))  # noqa: E731
     data = load_faces(
         folder, generator.img_resolution, z_dims=z_dims, points_of=points_of, seed=seed
@@ -163,33 +165,19 @@ def morph(
     space: SpaceArgument,
     names: Annotated[list[str], typer.Argument(help="Faces, or blends such as anna=1,bert=1.")],
     steps: Annotated[int, typer.Option(help="Frames from one to the next.")] = 20,
-    save_video: Annotated[
-        bool, typer.Option("--save-video/--no-save-video", help="Write morph.mp4.")
-    ] = True,
+    save_video: MorphVideoOption = True,
     network: NetworkOption = "sample",
     outdir: OutdirOption = Path("facespace-out"),
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Morph through faces and blends. Writes morph_w.npz, strip.png and morph.mp4."""
-    import numpy as np
     import torch
-
-    from pyfacelat.edits.sheets import frames, render, sheet
-    from pyfacelat.images import enlarge, save_png
-    from pyfacelat.latents import save_latents
-    from pyfacelat.video import write_mp4
 
     faces = _load(space, network, device)
     vectors = [faces.vector(_weights(name) if "=" in name else {name: 1.0}) for name in names]
     path = faces.morph(torch.stack(vectors), steps=steps)
-    folder = safe_outdir(outdir)
-    save_latents(folder / "morph_w.npz", path)
-    shown = path[np.linspace(0, len(path) - 1, min(_STRIP, len(path))).round().astype(int)]
-    save_png(folder / "strip.png", sheet([list(render(faces.generator, shown))]))
-    if save_video:
-        pictures = (enlarge(frame, 256) for frame in frames(faces.generator, path))
-        write_mp4(folder / "morph.mp4", pictures)
+    folder = write_morph(path, faces.generator, outdir, save_video=save_video)
     if as_json:
         typer.echo(json.dumps({"outdir": str(folder), "frames": len(path)}))
         return
@@ -199,7 +187,7 @@ def morph(
 def pose(
     space: SpaceArgument,
     landmarks: Annotated[str, typer.Argument(help="An image, or a file of 68 points.")],
-    landmarker: Annotated[str, typer.Option(help="auto, sample or 2dfan4.")] = "auto",
+    landmarker: LandmarkerOption = "auto",
     network: NetworkOption = "sample",
     outdir: OutdirOption = Path("pose-out"),
     device: DeviceOption = "auto",
@@ -222,7 +210,7 @@ def pose(
     else:
         image = load_image(landmarks, size=faces.generator.img_resolution)
         where = next(faces.generator.parameters()).device
-        relative = _seen(_landmarker(landmarker, network, where), image.to(where))
+        relative = _seen(load_landmarker(landmarker, network, faces.generator), image.to(where))
         if len(relative) != 1:
             raise ConfigError(f"landmarks: no face seen in {landmarks}")
     z = points_vector(relative)
@@ -253,9 +241,7 @@ def frames(
 def _load(path: Path, network: str, device: str) -> FaceSpace:
     from pyfacelat.facespace import FaceSpace
 
-    if not path.exists():
-        raise CheckpointError(path, "no such file")
-    return FaceSpace.load(path, load_network(network, device))
+    return FaceSpace.load(existing(path), load_network(network, device))
 
 
 def _weights(text: str) -> dict[str, float]:
@@ -276,14 +262,6 @@ def _shares(faces: FaceSpace, vector: Tensor) -> list[float]:
     solved = torch.linalg.lstsq(faces.z.T.double().cpu(), vector.double().cpu()[:, None])
     shares: list[float] = solved.solution[:, 0].tolist()
     return shares
-
-
-def _landmarker(name: str, network: str, device: Any) -> Landmarker:
-    from pyfacelat import zoo
-    from pyfacelat.losses.landmark import Landmarker
-
-    auto = "sample" if network == "sample" else "2dfan4"
-    return Landmarker(zoo.load_landmarker(auto if name == "auto" else name, device=device))
 
 
 def _seen(landmarker: Landmarker, image: Tensor) -> Tensor:

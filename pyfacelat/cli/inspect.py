@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pyfacelat.errors import CheckpointError
+from pyfacelat.cli.options import existing
 
 if TYPE_CHECKING:
     from pyfacelat.checkpoints.inspecting import Summary
@@ -22,9 +22,7 @@ def inspect(
     """Say what a file is and what would be refused, without loading or running anything of it."""
     from pyfacelat.checkpoints.inspecting import inspect as inspect_file
 
-    if not file.exists():
-        raise CheckpointError(file, "no such file")
-    summary = inspect_file(file)
+    summary = inspect_file(existing(file))
     if as_json:
         content = {**dataclasses.asdict(summary), "readable": summary.readable}
         typer.echo(json.dumps(content, indent=1))

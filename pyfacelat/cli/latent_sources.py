@@ -8,26 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pyfacelat.errors import CheckpointError, ConfigError
+from pyfacelat.cli.options import existing
+from pyfacelat.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pyfacelat.losses.landmark import Landmarker
     from pyfacelat.nets.stylegan2 import Generator
 
 SOURCE_HELP = (
     "seed:7 or seed:7-9, a file of latents (.npz, .npy, .pt), a folder that `project` wrote, or, "
     "for the sample network, an image."
 )
-NetworkOption = Annotated[
-    str, typer.Option(help='StyleGAN2 file (.pkl, .safetensors), or "sample".')
-]
-OutdirOption = Annotated[Path, typer.Option(help="Where results are written.")]
 TruncationOption = Annotated[
     float, typer.Option(help="Truncation psi of latents from seeds; 1 leaves them alone.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 _MAX_SEEDS = 1000
 _LATENT_FILES = (".npz", ".npy", ".pt", ".pth")
@@ -44,6 +40,16 @@ def load_network(network: str, device: str) -> Generator:
             f"network: conditional (c_dim={generator.c_dim}); edits need an unconditional one"
         )
     return generator
+
+
+def load_landmarker(name: str, network: str, generator: Generator) -> Landmarker:
+    """The landmark network, where the generator is; "auto" is the one that goes with `network`."""
+    from pyfacelat import zoo
+    from pyfacelat.losses.landmark import Landmarker
+
+    auto = "sample" if network == "sample" else "2dfan4"
+    device = next(generator.parameters()).device
+    return Landmarker(zoo.load_landmarker(auto if name == "auto" else name, device=device))
 
 
 def read_ws(
@@ -69,9 +75,7 @@ def read_ws(
     if path.is_dir():
         path = path / "projected_w.npz"
     if path.suffix.lower() in _LATENT_FILES:
-        if not path.exists():
-            raise CheckpointError(path, "no such file")
-        ws = load_latents(path, num_ws=generator.num_ws, w_dim=generator.w_dim)
+        ws = load_latents(existing(path), num_ws=generator.num_ws, w_dim=generator.w_dim)
         return ws.to(device)
     if not path.exists():
         raise ConfigError(f"{name}: expected {SOURCE_HELP} Got {source!r}")
@@ -96,15 +100,6 @@ def read_z(source: str, generator: Generator, *, name: str) -> Tensor:
     # One generator for each seed, as NVIDIA's scripts draw: seed 7 is the same face everywhere.
     z = [np.random.RandomState(seed).randn(generator.z_dim) for seed in range(first, last + 1)]
     return torch.from_numpy(np.stack(z)).to(next(generator.mapping.parameters()))
-
-
-def safe_outdir(outdir: Path) -> Path:
-    """Create a folder for results; ConfigError if that is not possible."""
-    try:
-        outdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"outdir: {outdir}: cannot be made: {error.strerror}") from None
-    return outdir
 
 
 def _from_image(path: Path, generator: Generator, network: str, name: str) -> Tensor:

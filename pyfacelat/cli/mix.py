@@ -8,15 +8,12 @@ from typing import Annotated
 
 import typer
 
-from pyfacelat.cli.latent_sources import (
-    SOURCE_HELP,
+from pyfacelat.cli.latent_sources import SOURCE_HELP, TruncationOption, load_network, read_ws
+from pyfacelat.cli.options import (
     DeviceOption,
     JsonOption,
     NetworkOption,
     OutdirOption,
-    TruncationOption,
-    load_network,
-    read_ws,
     safe_outdir,
 )
 from pyfacelat.errors import ConfigError

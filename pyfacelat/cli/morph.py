@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from pyfacelat.cli.latent_sources import (
-    SOURCE_HELP,
-    DeviceOption,
-    JsonOption,
-    NetworkOption,
-    OutdirOption,
-    TruncationOption,
-    load_network,
-    read_ws,
-    safe_outdir,
-)
+from pyfacelat.cli.latent_sources import SOURCE_HELP, TruncationOption, load_network, read_ws
+from pyfacelat.cli.options import DeviceOption, JsonOption, NetworkOption, OutdirOption
+from pyfacelat.cli.sweep import MorphVideoOption, write_morph
 from pyfacelat.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +18,6 @@ if TYPE_CHECKING:
     from pyfacelat.nets.stylegan2 import Generator
 
 _SPACES = ("w+", "w", "whitened")
-_STRIP = 9  # pictures in the strip
 _MAX_FRAMES = 20_000
 
 
@@ -39,9 +30,7 @@ def morph(
     ] = "whitened",
     loop: Annotated[bool, typer.Option("--loop", help="Return to the first face.")] = False,
     fps: Annotated[int, typer.Option(help="Frames per second of the video.")] = 30,
-    save_video: Annotated[
-        bool, typer.Option("--save-video/--no-save-video", help="Write morph.mp4.")
-    ] = True,
+    save_video: MorphVideoOption = True,
     network: NetworkOption = "sample",
     outdir: OutdirOption = Path("morph-out"),
     truncation: TruncationOption = 1.0,
@@ -49,14 +38,9 @@ def morph(
     as_json: JsonOption = False,
 ) -> None:
     """Morph from face to face. Writes morph_w.npz, strip.png and morph.mp4."""
-    import numpy as np
     import torch
 
     from pyfacelat.edits.morph import morph as path_through
-    from pyfacelat.edits.sheets import frames, render, sheet
-    from pyfacelat.images import enlarge, save_png
-    from pyfacelat.latents import save_latents
-    from pyfacelat.video import write_mp4
 
     if fps < 1:
         raise ConfigError(f"fps: expected at least 1, got {fps}")
@@ -69,14 +53,7 @@ def morph(
         raise ConfigError(f"steps: expected at most {_MAX_FRAMES} frames, got {len(ws) * steps}")
     coordinates = _coordinates(space, generator)
     path = path_through(ws, steps=steps, method=cast(Any, method), space=coordinates, loop=loop)
-
-    folder = safe_outdir(outdir)
-    save_latents(folder / "morph_w.npz", path)
-    shown = path[np.linspace(0, len(path) - 1, min(_STRIP, len(path))).round().astype(int)]
-    save_png(folder / "strip.png", sheet([list(render(generator, shown))]))
-    if save_video:
-        pictures = (enlarge(frame, 256) for frame in frames(generator, path))
-        write_mp4(folder / "morph.mp4", pictures, fps=fps)
+    folder = write_morph(path, generator, outdir, save_video=save_video, fps=fps)
     if as_json:
         typer.echo(json.dumps({"outdir": str(folder), "frames": len(path), "keys": len(ws)}))
         return

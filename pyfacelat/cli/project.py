@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from pyfacelat.cli.options import (
+    DeviceOption,
+    JsonOption,
+    LandmarkerOption,
+    NetworkOption,
+    OutdirOption,
+    face_of,
+)
 from pyfacelat.errors import ConfigError, LandmarkError
 
 if TYPE_CHECKING:
@@ -24,7 +32,10 @@ LandmarksArgument = Annotated[
         show_default=False,
     ),
 ]
-
+VideoOption = Annotated[
+    bool, typer.Option("--save-video/--no-save-video", help="Write proj.mp4 as well.")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 
 _WORDS: dict[str, bool | str] = {"true": True, "yes": True, "false": False, "no": False}
 
@@ -34,10 +45,8 @@ def project(
     landmarks: LandmarksArgument = None,
     target_look: Annotated[str | None, typer.Option(help="The same as LOOK.")] = None,
     target_landmarks: Annotated[str | None, typer.Option(help="The same as LANDMARKS.")] = None,
-    network: Annotated[
-        str, typer.Option(help='StyleGAN2 file (.pkl, .safetensors), or "sample".')
-    ] = "sample",
-    outdir: Annotated[Path, typer.Option(help="Where results are written.")] = Path("out"),
+    network: NetworkOption = "sample",
+    outdir: OutdirOption = Path("out"),
     preset: Annotated[
         str, typer.Option(help="balanced, or reference (as published).")
     ] = "balanced",
@@ -96,22 +105,20 @@ def project(
         str, typer.Option(help="For the discriminator term. auto: the one in NETWORK's pickle.")
     ] = "auto",
     perceptual: Annotated[str, typer.Option(help="auto, sample or lpips-vgg16.")] = "auto",
-    landmarker: Annotated[str, typer.Option(help="auto, sample or 2dfan4.")] = "auto",
+    landmarker: LandmarkerOption = "auto",
     normalize: Annotated[
         str | None,
         typer.Option(help="Landmark network's input: unit, or minmax as the published code."),
     ] = None,
     init: Annotated[str, typer.Option(help="auto, mean, encoder, or a file of latents.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 303,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    device: DeviceOption = "auto",
     landmark_backend: Annotated[
         str, typer.Option(help="Engine of the landmark term: torch, or onnx (onnxruntime).")
     ] = "torch",
-    save_video: Annotated[
-        bool, typer.Option("--save-video/--no-save-video", help="Write proj.mp4 as well.")
-    ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    save_video: VideoOption = False,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Project a face under a look target and a landmark target.
 
@@ -137,7 +144,7 @@ def project(
         group_weights=groups,
         pose=pose,
         align=_WORDS.get(align.lower(), align),
-        face=int(face) if face.isdigit() else face,
+        face=face_of(face),
         detector=detector,
         perceptual_mask=perceptual_mask,
         identity=identity,

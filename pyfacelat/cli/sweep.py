@@ -1,4 +1,4 @@
-"""What the commands that sweep an edit write: latents, pictures, a strip, a video."""
+"""What the commands write that sweep an edit or morph: latents, pictures, a strip, a video."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pyfacelat.cli.latent_sources import safe_outdir
+from pyfacelat.cli.options import safe_outdir
 from pyfacelat.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,9 +31,13 @@ RowsOption = Annotated[
 VideoOption = Annotated[
     bool, typer.Option("--save-video/--no-save-video", help="Write edit.mp4, there and back.")
 ]
+MorphVideoOption = Annotated[
+    bool, typer.Option("--save-video/--no-save-video", help="Write morph.mp4.")
+]
 
 _FRAMES = 48  # of a video, one way
 _COLUMNS = 6  # faces side by side in a video, at most
+_STRIP = 9  # pictures in the strip of a morph, at most
 _MAX_STEPS = 1000
 
 
@@ -84,6 +88,31 @@ def write_sweep(
     for name, value in about.items():
         typer.echo(f"{name:8} {value}")
     typer.echo(f"picture  {folder / 'strip.png'}")
+
+
+def write_morph(
+    path: Tensor, generator: Generator, outdir: Path, *, save_video: bool, fps: int = 30
+) -> Path:
+    """Render and write a path of latents [F,L,D]: morph_w.npz, strip.png, morph.mp4.
+
+    Returns:
+        the folder.
+    """
+    import numpy as np
+
+    from pyfacelat.edits.sheets import frames, render, sheet
+    from pyfacelat.images import enlarge, save_png
+    from pyfacelat.latents import save_latents
+    from pyfacelat.video import write_mp4
+
+    folder = safe_outdir(outdir)
+    save_latents(folder / "morph_w.npz", path)
+    shown = path[np.linspace(0, len(path) - 1, min(_STRIP, len(path))).round().astype(int)]
+    save_png(folder / "strip.png", sheet([list(render(generator, shown))]))
+    if save_video:
+        pictures = (enlarge(frame, 256) for frame in frames(generator, path))
+        write_mp4(folder / "morph.mp4", pictures, fps=fps)
+    return folder
 
 
 def _video_frames(
