@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pyfacelat.errors import ConfigError, DeviceError, ExportError
 from pyfacelat.export.fan import ExportOptions, cache_dir, export_fan, read_options
 from pyfacelat.export.packages import require
+from pyfacelat.files import write_atomically
 from pyfacelat.nets.fan import FAN, FANConfig
 
 __all__ = ["EnginePlan", "TensorRTFAN", "TensorRTGraph", "build_engine", "make_plan"]
@@ -247,11 +248,9 @@ def _shapes(
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: half an engine is never found."""
+    """Put a file into the cache; half an engine is never found."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        write_atomically(path, content)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from None
