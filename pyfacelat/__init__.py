@@ -30,6 +30,7 @@ from pyfacelat.errors import (
 from pyfacelat.version import __version__
 
 if TYPE_CHECKING:
+    from pyfacelat.encoding import encode as encode
     from pyfacelat.images import load_image as load_image
     from pyfacelat.ops import backend_report as backend_report
     from pyfacelat.photographs import align as align
@@ -45,6 +46,7 @@ _LAZY = {
     "align": "pyfacelat.photographs",
     "backend_report": "pyfacelat.ops",
     "detect_landmarks": "pyfacelat.photographs",
+    "encode": "pyfacelat.encoding",
     "load_generator": "pyfacelat.zoo",
     "load_image": "pyfacelat.images",
     "project": "pyfacelat.projection",
@@ -66,6 +68,7 @@ __all__ = [
     "align",
     "backend_report",
     "detect_landmarks",
+    "encode",
     "load_generator",
     "load_image",
     "project",

@@ -55,6 +55,7 @@ __all__ = [
     "WeightFile",
     "convert",
     "known_weights",
+    "load_any_encoder",
     "load_detector",
     "load_discriminator",
     "load_e4e",
@@ -182,6 +183,25 @@ def load_encoder(
     where = check_device(device)
     checkpoint = open_weights(name, {"sample": "sample-encoder"}, "encoder")
     return _frozen(_encoder(checkpoint, dtype), where)
+
+
+def load_any_encoder(
+    name_or_path: PathLike = "sample", *, device: Device = "cpu", dtype: torch.dtype | None = None
+) -> SampleEncoder | E4E | ImageToLatent:
+    """Load whichever encoder a file holds: see `load_encoder`, `load_e4e`, `load_image_to_latent`.
+
+    Raises:
+        CheckpointError, MissingWeightsError, DeviceError: as `load_generator`.
+    """
+    where = check_device(device)
+    checkpoint = open_weights(name_or_path, {"sample": "sample-encoder"}, "encoder", part="encoder")
+    if checkpoint.kind == "sample-encoder":
+        return _frozen(_encoder(checkpoint, dtype), where)
+    if checkpoint.kind == "image-to-latent":
+        config = config_of(checkpoint, "image-to-latent", ImageToLatentConfig)
+        return _frozen(_build(ImageToLatent, config, checkpoint, checkpoint.tensors, dtype), where)
+    e4e = config_of(checkpoint, "e4e", E4EConfig)
+    return _frozen(_build(E4E, e4e, checkpoint, checkpoint.tensors, dtype), where)
 
 
 def load_identity(

@@ -30,7 +30,7 @@ FLOORS = [
     },  # fmt: skip
     {"nets", "procface"},
     {"weights", "zoo", "faces", "losses", "photographs"},
-    {"projection", "encode"},
+    {"projection", "encoding"},
     {"swap", "facespace", "animate", "training", "export", "expgan"},
     {"__init__", "__main__", "cli"},
 ]
@@ -52,6 +52,7 @@ WITHIN_A_FLOOR = {
     ("photographs", "faces"),
     ("photographs", "losses"),
     ("photographs", "zoo"),
+    ("encoding", "projection"),
     ("__main__", "cli"),
     ("cli", "__init__"),
 }

@@ -27,6 +27,7 @@ NAMES = [
     "align",
     "backend_report",
     "detect_landmarks",
+    "encode",
     "load_generator",
     "load_image",
     "project",
@@ -40,6 +41,7 @@ KEYWORDS = {
     "loss_weights": None,
     "group_weights": None,
     "init": "auto",
+    "encoder": "auto",
     "align": "auto",
     "face": "largest",
     "seed": 303,
@@ -53,7 +55,13 @@ KEYWORDS = {
     "discriminator": "auto",
     "detector": "auto",
 }
-RUN_KEYWORDS = {"outdir": None, "resume": False, "callback": None, "progress": False}
+RUN_KEYWORDS = {
+    "person": None,
+    "outdir": None,
+    "resume": False,
+    "callback": None,
+    "progress": False,
+}
 HEAVY = (
     "onnxruntime",
     "tensorrt",

@@ -23,7 +23,7 @@ from pyfacelat.nets.fan import fold_batchnorm
 from pyfacelat.nets.sample_encoder import LATENT_SQUASH, SampleEncoder
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.projection import ProjectionConfig, Projector
-from pyfacelat.projection.networks import encode
+from pyfacelat.projection.encoders import encode
 from pyfacelat.projection.runtime import resolve_device
 
 JUDGE = Path(__file__).resolve().parents[2] / "tests" / "data" / "judge_fan.safetensors"

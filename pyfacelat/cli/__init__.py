@@ -21,6 +21,7 @@ from pyfacelat.cli.convert import convert
 from pyfacelat.cli.demo import demo
 from pyfacelat.cli.doctor import doctor
 from pyfacelat.cli.edit import edit
+from pyfacelat.cli.encode import encode, generate
 from pyfacelat.cli.export import fan as export_fan
 from pyfacelat.cli.fetch import fetch
 from pyfacelat.cli.inspect import inspect
@@ -91,7 +92,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for _command in (
-    project, align, landmarks, mix, morph, edit, demo, convert, inspect, fetch, doctor,
+    project, encode, generate, align, landmarks, mix, morph, edit, demo,
+    convert, inspect, fetch, doctor,
 ):  # fmt: skip
     app.command()(_guarded(_command))
 

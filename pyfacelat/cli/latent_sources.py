@@ -105,7 +105,7 @@ def read_z(source: str, generator: Generator, *, name: str) -> Tensor:
 def _from_image(path: Path, generator: Generator, network: str, name: str) -> Tensor:
     from pyfacelat import zoo
     from pyfacelat.images import load_image
-    from pyfacelat.projection.networks import encode
+    from pyfacelat.projection.encoders import encode
 
     image = load_image(path, size=generator.img_resolution)
     if network != "sample":

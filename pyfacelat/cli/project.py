@@ -111,6 +111,13 @@ def project(
         typer.Option(help="Landmark network's input: unit, or minmax as the published code."),
     ] = None,
     init: Annotated[str, typer.Option(help="auto, mean, encoder, or a file of latents.")] = "auto",
+    encoder: Annotated[
+        str, typer.Option(help="To start from: auto, sample, or an e4e, pSp or finder file.")
+    ] = "auto",
+    person: Annotated[
+        str | None,
+        typer.Option(help="Whose identity the identity term asks for. Default: the look's."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 303,
     device: DeviceOption = "auto",
     landmark_backend: Annotated[
@@ -152,6 +159,8 @@ def project(
         perceptual=perceptual,
         landmarker=landmarker,
         init=init,
+        encoder=encoder,
+        person=person,
         seed=seed,
         device=device,
         landmark_backend=landmark_backend,

@@ -73,8 +73,8 @@ class Stage:
             latent's own spread (raw coordinates: w_std; whitened: 1).
         latent_noise_ramp: share of the steps after which that noise is gone.
         optimise_noise: whether the generator's noise maps are optimised too, from N(0, 1).
-        keep_best: end at the step with the smallest total among those without latent noise,
-            per image; otherwise at the last step.
+        keep_best: end at the step with the smallest total among the start and those without latent
+            noise, per image; otherwise at the last step.
         delta_opening: in space "w+", the shares of the steps after which the coarse rows (1 to 3),
             the middle ones (4 to 7) and the fine ones may move by themselves instead of with row 0;
             () for all from the start.

@@ -18,11 +18,12 @@ from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.ops import backend_report
 from pyfacelat.photographs import FaceFinder, check_face
 from pyfacelat.projection.config import LossWeights, ProjectionConfig, make_config
+from pyfacelat.projection.encoders import encode
 from pyfacelat.projection.framing import Framed, check_align, frame_inputs
 from pyfacelat.projection.inputs import Inputs, read_inputs
 from pyfacelat.projection.landmark_term import landmark_term
 from pyfacelat.projection.loop import Callback, Run
-from pyfacelat.projection.networks import encode, load_networks
+from pyfacelat.projection.networks import load_networks
 from pyfacelat.projection.outdir import Outdir, fingerprint, open_outdir
 from pyfacelat.projection.result import ProjectionResult
 from pyfacelat.projection.runtime import (
@@ -56,6 +57,7 @@ class Projector:
         loss_weights: LossWeights | None = None,
         group_weights: GroupWeights | None = None,
         init: str | os.PathLike[str] | Tensor = "auto",
+        encoder: str | os.PathLike[str] | nn.Module = "auto",
         align: bool | str = "auto",
         face: str | int = "largest",
         seed: int = 303,
@@ -94,12 +96,14 @@ class Projector:
             init=init,
             identity=identity,
             discriminator=discriminator,
+            encoder=encoder,
             device=self.device,
             dtype=self.dtype,
         )
         self._nets = nets
         self.generator, self.perceptual = nets.generator, nets.perceptual
         self.landmarker, self._encoder = nets.landmarker, nets.encoder
+        self.identity = nets.identity
         self._init = self._given_latents(init)
         self._align = align
         self._finder = FaceFinder(detector, self.landmarker, face=face, device=self.device)
@@ -122,13 +126,16 @@ class Projector:
         look: Any,
         landmarks: Any = None,
         *,
+        person: Any = None,
         outdir: str | os.PathLike[str] | None = None,
         resume: bool = False,
         callback: Callback | None = None,
         progress: bool = False,
     ) -> ProjectionResult:
         """Project one face or a batch. Arguments, result and errors as `pyfacelat.project`."""
-        return self._project(read_inputs(look, landmarks), outdir, resume, callback, progress)
+        return self._project(
+            read_inputs(look, landmarks, person), outdir, resume, callback, progress
+        )
 
     def _project(
         self,
@@ -163,6 +170,8 @@ class Projector:
         look = inputs.look_batch(size).to(self.device, self.dtype)
         source = inputs.landmark_batch(size)
         target_image = None if source is None else source.to(self.device, self.dtype)
+        who = inputs.person_batch(size)
+        person = None if who is None else who.to(self.device, self.dtype)
         targets = make_targets(
             self.config,
             self.landmarker,
@@ -170,17 +179,19 @@ class Projector:
             points=inputs.landmark_points,
             maps=inputs.landmark_maps,
             image=target_image,
+            person=person,
         )
+        start = self._start(look)
         prepared = time.perf_counter()
 
-        identity = self._identity(look, target_image, inputs) if folder else ""
+        identity = self._identity(look, target_image, person, inputs) if folder else ""
         state = folder.load_state(identity) if folder and resume else None
         with progress_bar(progress, self.config.steps) as report:
             run = Run(
                 self.generator,
                 self.config,
                 self.space,
-                self._start(look),
+                start,
                 lambda stage, start: self._terms(stage, start, targets),
                 callback=callback,
                 report=report,
@@ -192,10 +203,10 @@ class Projector:
                 run(state)
             except NonFiniteError:
                 if folder is not None:  # what was good until then is worth keeping
-                    self._result(run, targets, target_image, framed, {}).save(folder.path)
+                    self._result(run, start, targets, target_image, framed, {}).save(folder.path)
                 raise
         timings = self._timings | {"prepare": prepared - began} | run.track.seconds
-        result = self._result(run, targets, target_image, framed, timings)
+        result = self._result(run, start, targets, target_image, framed, timings)
         result.timings["total"] = time.perf_counter() - began
         if folder is not None:
             result.save(folder.path)
@@ -203,7 +214,9 @@ class Projector:
                 folder.clear_state()
         return result
 
-    def _identity(self, look: Tensor, target: Tensor | None, inputs: Inputs) -> str:
+    def _identity(
+        self, look: Tensor, target: Tensor | None, person: Tensor | None, inputs: Inputs
+    ) -> str:
         """A hash of all that decides a run; a state of another run must not be continued."""
         if self._weights is None:
             nets = self._nets
@@ -218,7 +231,7 @@ class Projector:
             )
         settings = (__version__, self.config.to_json(), str(self.dtype), self._weights)
         # Not the target's heat maps: a GPU need not compute the same bits twice.
-        given = (inputs.landmark_points, inputs.landmark_maps)
+        given = (inputs.landmark_points, inputs.landmark_maps, person)
         return fingerprint(*settings, self._init, look, target, *given)
 
     def _given_latents(self, init: str | os.PathLike[str] | Tensor) -> Tensor | None:
@@ -251,6 +264,7 @@ class Projector:
     def _result(
         self,
         run: Run,
+        start: Tensor,
         targets: Targets,
         target_image: Tensor | None,
         framed: Framed,
@@ -292,6 +306,8 @@ class Projector:
             target_landmarks=(targets.points * side).float().cpu(),
             confidence=confidence.float().cpu(),
             crops=framed.looks,
+            start=self.space.to_ws(start).float().cpu(),
+            person=None if targets.person is None else to_uint8(targets.person).cpu().numpy(),
             history=torch.cat(history) if history else ws.float().cpu()[None],
             generator=self.generator,
         )
@@ -310,6 +326,7 @@ def project(
     loss_weights: LossWeights | None = None,
     group_weights: GroupWeights | None = None,
     init: str | os.PathLike[str] | Tensor = "auto",
+    encoder: str | os.PathLike[str] | nn.Module = "auto",
     align: bool | str = "auto",
     face: str | int = "largest",
     seed: int = 303,
@@ -326,6 +343,7 @@ def project(
     identity: str | os.PathLike[str] | nn.Module = "auto",
     discriminator: str | os.PathLike[str] | nn.Module = "auto",
     detector: str | os.PathLike[str] | Detector = "auto",
+    person: Any = None,
 ) -> ProjectionResult:
     """Project a face into a generator's latent space under a look target and a landmark target.
 
@@ -350,8 +368,10 @@ def project(
             pixel, colour, identity, discriminator. Landmarks: landmark (heat maps), coordinate.
             Latents: prior, gaussianised, spread, delta, pull, fidelity. And noise.
         group_weights: weight by landmark group name, nine weights, or 68.
-        init: "mean", "encoder" (sample network only), latents [num_ws,w_dim], or a file of latents;
-            "auto" is "encoder" for the sample network unless the preset is "reference".
+        init: "mean", "encoder", latents [num_ws,w_dim], or a file of latents; "auto" is "encoder"
+            where one is given, and for the sample network unless the preset is "reference".
+        encoder: what "encoder" is: the file of an e4e, pSp or image-to-latent network, or such a
+            network; "auto" is the sample network's own, "sample".
         align: True finds the face in every image, look and landmark image, and crops it the FFHQ
             way; points then move with their look, and heat maps are those of its crop. False takes
             images as crops. "auto" crops pictures and files (tensors never) whose landmarks are not
@@ -379,6 +399,7 @@ def project(
             generator's own pickle.
         detector: what finds faces: "auto" (S3FD, `pyfacelat fetch s3fd`), a file, or a callable
             from uint8 [H,W,3] to boxes [K,4], [K,5] or landmarks [K,68,2].
+        person: whose identity the identity term asks for, as `look`; None: that of the look.
 
     Returns:
         a `ProjectionResult`.
@@ -393,7 +414,7 @@ def project(
         OutdirBusyError: another run writes to `outdir`.
         OutputError: `outdir` cannot be written to; the error's `result` is the result.
     """
-    inputs = read_inputs(look, landmarks)
+    inputs = read_inputs(look, landmarks, person)
     projector = Projector(
         network,
         space=space,
@@ -404,6 +425,7 @@ def project(
         loss_weights=loss_weights,
         group_weights=group_weights,
         init=init,
+        encoder=encoder,
         align=align,
         face=face,
         seed=seed,

@@ -74,6 +74,9 @@ def frame_inputs(inputs: Inputs, align: bool | str, finder: FaceFinder, size: in
     elif inputs.landmark_images is not None:
         targets = _crops(inputs.landmark_images, align, finder, size, "landmarks")
         changes["landmark_images"] = _pictures(inputs.landmark_images, targets)
+    if inputs.person is not None:
+        persons = _crops(inputs.person, align, finder, size, "person")
+        changes["person"] = _pictures(inputs.person, persons)
     if inputs.landmark_points is not None:
         moved = [
             points if crop is None else _into_crop(points, crop)

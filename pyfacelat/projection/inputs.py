@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Inputs:
         landmark_images: N images that the landmarks are read from, or None.
         landmark_points: [N,68,2] relative to the cropped square, or None.
         landmark_maps: heat maps [N,68,h,w] of the cropped square, or None.
+        person: N images of whoever the results shall be, or None: the looks.
 
     """
 
@@ -33,6 +35,7 @@ class Inputs:
     landmark_images: list[Image.Image | Tensor] | None
     landmark_points: Tensor | None
     landmark_maps: Tensor | None = None
+    person: list[Image.Image | Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.look)
@@ -47,9 +50,13 @@ class Inputs:
             return None
         return images.stack_squares(self.landmark_images, size)
 
+    def person_batch(self, size: int) -> Tensor | None:
+        """The persons as squares [N,3,size,size], or None where they are the looks."""
+        return None if self.person is None else images.stack_squares(self.person, size)
 
-def read_inputs(look: Any, landmarks: Any = None) -> Inputs:
-    """Read and check both arguments of `pyfacelat.project`.
+
+def read_inputs(look: Any, landmarks: Any = None, person: Any = None) -> Inputs:
+    """Read and check the pictures that `pyfacelat.project` is given.
 
     Args:
         look: see `images.read_images`.
@@ -57,12 +64,20 @@ def read_inputs(look: Any, landmarks: Any = None) -> Inputs:
             image as given, or a file of points (`faces.landmarks.POINT_FILES`), or heat maps of it:
             an array [68,h,w] or [N,68,h,w] of floats. None takes the landmarks of the look. One
             image, set of points or stack of maps serves a whole batch of looks.
+        person: one image or as many as looks; None is the looks.
 
     Raises:
         ImageError, LandmarkError: the message starts with the argument's name.
 
     """
     looks = images.read_images(look, name="look")
+    given = _with_landmarks(looks, landmarks)
+    if person is None:
+        return given
+    return dataclasses.replace(given, person=_as_many(person, looks, "person"))
+
+
+def _with_landmarks(looks: list[Image.Image | Tensor], landmarks: Any) -> Inputs:
     if landmarks is None:
         return Inputs(looks, looks, None)
     maps = as_heatmaps(landmarks)
@@ -75,12 +90,19 @@ def read_inputs(look: Any, landmarks: Any = None) -> Inputs:
     points = _points(landmarks, looks)
     if points is not None:
         return Inputs(looks, None, _repeat(points, len(looks)))
-    targets = images.read_images(landmarks, name="landmarks")
-    if len(targets) == 1:
-        targets = targets * len(looks)
-    if len(targets) != len(looks):
-        raise ImageError(f"landmarks: expected 1 or {len(looks)} images, got {len(targets)}")
-    return Inputs(looks, targets, None)
+    return Inputs(looks, _as_many(landmarks, looks, "landmarks"), None)
+
+
+def _as_many(
+    source: Any, looks: list[Image.Image | Tensor], name: str
+) -> list[Image.Image | Tensor]:
+    """Images, as many as looks; one serves them all."""
+    found = images.read_images(source, name=name)
+    if len(found) == 1:
+        found = found * len(looks)
+    if len(found) != len(looks):
+        raise ImageError(f"{name}: expected 1 or {len(looks)} images, got {len(found)}")
+    return found
 
 
 def _points(landmarks: Any, looks: Sequence[Image.Image | Tensor]) -> Tensor | None:

@@ -179,6 +179,8 @@ class Run:
             for name, tensor in buffers.tensors().items():
                 tensor.copy_(state[f"now.{name}"])
         step = Step(self.generator, self.space, objective, stage, buffers, self._draws[index])
+        if stage.keep_best and stage.latent_noise > 0 and not state:
+            step.remember_start()
         done = self._loop(index, step, start, signals)
         best = stage.keep_best and bool(torch.isfinite(buffers.best_total).all())
         final = buffers.best if best else buffers.parameters()

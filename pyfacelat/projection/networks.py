@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from pyfacelat import zoo
 from pyfacelat.errors import ConfigError
-from pyfacelat.images import shrink_to
 from pyfacelat.losses.identity import IdentityDistance
 from pyfacelat.losses.landmark import Landmarker
 from pyfacelat.losses.perceptual import LPIPS
 from pyfacelat.nets.fan import FAN, fold_batchnorm
-from pyfacelat.nets.sample_encoder import SampleEncoder
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.nets.vgg import VGG16Features
 from pyfacelat.projection.config import ProjectionConfig
+from pyfacelat.projection.encoders import check_encoder
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Networks:
         generator: unconditional, with three image channels.
         landmarker: always there, since results report landmarks.
         perceptual: None when no stage has a look term.
-        encoder: gives the latents to start from; None to start elsewhere.
+        encoder: gives the latents to start from (see `encoders.encode`); None to start elsewhere.
         identity: None when no stage has an identity term; as the next two for theirs.
         discriminator: of the generator's resolution.
         features: VGG-16.
@@ -40,7 +39,7 @@ class Networks:
     generator: Generator
     landmarker: Landmarker
     perceptual: LPIPS | None
-    encoder: SampleEncoder | None
+    encoder: nn.Module | None
     identity: IdentityDistance | None = None
     discriminator: nn.Module | None = None
     features: VGG16Features | None = None
@@ -55,6 +54,7 @@ def load_networks(
     init: str | os.PathLike[str] | Tensor,
     identity: str | os.PathLike[str] | nn.Module,
     discriminator: str | os.PathLike[str] | nn.Module,
+    encoder: str | os.PathLike[str] | nn.Module,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Networks:
@@ -67,46 +67,22 @@ def load_networks(
 
     """
     sample = isinstance(network, str) and network == "sample"
-    if isinstance(init, str) and init == "encoder" and not sample:
-        raise ConfigError(
-            'init: "encoder" is there for the sample network only; give latents or "mean"'
-        )
     generator = _generator(network, device, dtype)
     metric = None
     if config.uses("perceptual"):
         metric = _perceptual(perceptual, sample).to(device, dtype)
     landmarks = _landmarker(landmarker, sample, config).to(device, dtype)
-    wants_encoder = isinstance(init, str) and (
-        init == "encoder" or (init == "auto" and sample and config.preset != "reference")
-    )
-    encoder = zoo.load_encoder("sample", device=device) if wants_encoder else None
     return Networks(
         generator,
         landmarks,
         metric,
-        encoder,
+        _encoder(encoder, init, sample, config, generator, device),
         _identity(identity, sample, device, dtype) if config.uses("identity") else None,
         _discriminator(discriminator, network, generator, device, dtype)
         if config.uses("discriminator")
         else None,
         _features(metric, device, dtype) if config.uses("vgg") else None,
     )
-
-
-@torch.no_grad()
-def encode(encoder: SampleEncoder, generator: Generator, look: Tensor) -> Tensor:
-    """Latents [N,num_ws,w_dim] that the encoder sees in images [N,3,R,R] in [-1, 1]."""
-    size = encoder.config.input_size
-    if look.shape[-1] > size:
-        look = shrink_to(look, size)
-    elif look.shape[-1] < size:
-        look = nn.functional.interpolate(
-            look, size=(size, size), mode="bilinear", align_corners=False
-        )
-    # One by one: rounding depends on the batch size, and the first steps of Adam magnify it.
-    z = torch.cat([encoder.latent(image[None].float()) for image in look])
-    ws: Tensor = generator.mapping(z.to(next(generator.parameters()).dtype), None)
-    return ws
 
 
 def _generator(
@@ -123,6 +99,34 @@ def _generator(
     if generator.img_channels != 3:
         raise ConfigError(f"network: expected 3 image channels, got {generator.img_channels}")
     return generator
+
+
+def _encoder(
+    source: str | os.PathLike[str] | nn.Module,
+    init: str | os.PathLike[str] | Tensor,
+    sample: bool,
+    config: ProjectionConfig,
+    generator: Generator,
+    device: torch.device,
+) -> nn.Module | None:
+    """The encoder to start from; one that was given is meant, unless `init` says otherwise."""
+    given = isinstance(source, nn.Module) or source != "auto"
+    asked = isinstance(init, str) and init == "encoder"
+    default = given or (sample and config.preset != "reference")
+    if not asked and not (isinstance(init, str) and init == "auto" and default):
+        return None
+    if not given and not sample:
+        raise ConfigError(
+            'init: "encoder" needs one for this network: give encoder=, the file of an e4e, pSp or '
+            "image-to-latent network; or start from latents or the mean"
+        )
+    net: nn.Module
+    if isinstance(source, nn.Module):
+        net = source.to(device).eval().requires_grad_(False)
+    else:
+        net = zoo.load_any_encoder("sample" if source == "auto" else source, device=device)
+    check_encoder(net, generator)
+    return net
 
 
 def _perceptual(source: str | os.PathLike[str] | nn.Module, sample: bool) -> LPIPS:

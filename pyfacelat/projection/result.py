@@ -54,6 +54,8 @@ class ProjectionResult:
         history: latents after each step, [steps,N,num_ws,w_dim] float32.
         crops: for each look the FFHQ crop that was made of a photograph, or None where it was taken
             as it is.
+        start: latents that the first stage began with, [N,num_ws,w_dim] float32.
+        person: whose identity was asked for, uint8 [N,H,W,3], or None.
 
     """
 
@@ -71,6 +73,8 @@ class ProjectionResult:
     history: Tensor
     confidence: Tensor
     crops: list[AlignedFace | None] = field(default_factory=list, repr=False)
+    start: Tensor | None = field(default=None, repr=False)
+    person: np.ndarray[Any, Any] | None = field(default=None, repr=False)
     generator: Generator | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -158,9 +162,9 @@ class ProjectionResult:
 
         Written in this order, each file whole or absent: projected_w.npz (key `w`,
         [1,num_ws,w_dim]), noise.npz, proj.png, pasted.png (in the photograph, if it was cropped
-        from one), target_look.png, target_landmarks.png, strip.png,
-        losses.png, result.json, report.html, and proj.mp4 last when `video` is set, so that a
-        failing encoder costs nothing but the video.
+        from one), target_look.png, target_landmarks.png, target_person.png (if one was given),
+        strip.png, losses.png, result.json, report.html, and proj.mp4 last when `video` is set, so
+        that a failing encoder costs nothing but the video.
 
         Returns:
             the directory.
@@ -231,6 +235,8 @@ class ProjectionResult:
             save_png(folder / "pasted.png", self.paste_back(index))
         save_png(folder / "target_look.png", self.look[index])
         save_png(folder / "target_landmarks.png", self._target(index))
+        if self.person is not None:
+            save_png(folder / "target_person.png", self.person[index])
         save_png(folder / "strip.png", self.strip(index))
         save_png(folder / "losses.png", self.plot())
         text = json.dumps(self.summary(), indent=1)

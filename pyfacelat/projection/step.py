@@ -139,6 +139,19 @@ class Step:
         buffers.history.index_copy_(0, step, buffers.theta[None])
         buffers.counter.add_(1)
 
+    @torch.no_grad()
+    def remember_start(self) -> None:
+        """Let what the stage starts with count among the steps that `keep_best` chooses from.
+
+        It judges steps without latent noise, and at the first there may be some.
+        """
+        buffers = self.buffers
+        ws = self.space.to_ws(buffers.theta)
+        images = self.generator.synthesis(ws, noise=buffers.noise or None)
+        candidate = Candidate(images, self.space.whiten(buffers.theta), ws, buffers.noise)
+        _, _, final = self.objective(candidate)
+        self._remember(final, torch.ones_like(final[:1]))
+
     def _remember(self, total: Tensor, settled: Tensor) -> None:
         """Keep the parameters that gave `total` where they beat the best so far."""
         better = (total < self.buffers.best_total) & (settled > 0)

@@ -27,6 +27,7 @@ class Targets:
         maps: heat maps to have, [N,68,h,w].
         confidence: [N,68] in [0, 1], what each landmark's weight is multiplied by, or None.
         look_points: landmarks of the look, [N,68,2] relative, or None where nothing needs them.
+        person: whose identity to have, images [N,3,R,R] in [-1, 1]; None: the look's.
 
     """
 
@@ -35,6 +36,7 @@ class Targets:
     maps: Tensor
     confidence: Tensor | None
     look_points: Tensor | None
+    person: Tensor | None = None
 
 
 @torch.no_grad()
@@ -46,6 +48,7 @@ def make_targets(
     points: Tensor | None,
     maps: Tensor | None,
     image: Tensor | None,
+    person: Tensor | None = None,
 ) -> Targets:
     """Bring one of the three kinds of landmark targets into the form the terms want.
 
@@ -56,6 +59,7 @@ def make_targets(
         points: [N,68,2] relative, or
         maps: heat maps [N,68,h,w] of any size, or
         image: [N,3,R,R] in [-1, 1] that the landmarks are read from.
+        person: see `Targets`.
 
     """
     size = config.perceptual_size
@@ -88,7 +92,7 @@ def make_targets(
     confidence = None
     if config.confidence and sure is not None:
         confidence = torch.where(sure < _UNSURE, 0.0, sure.clamp(0, 1)).to(look.dtype)
-    return Targets(look, points, maps, confidence, look_points)
+    return Targets(look, points, maps, confidence, look_points, person)
 
 
 def _map_size(landmarker: Landmarker, look: Tensor, size: int) -> torch.Size:

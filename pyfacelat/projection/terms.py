@@ -147,7 +147,7 @@ class Terms:
     def _identity(self, targets: Targets) -> TermFunction:
         identity = self._nets.identity
         assert identity is not None
-        embedded = identity.embed(targets.look)
+        embedded = identity.embed(targets.look if targets.person is None else targets.person)
         return lambda c: identity.distance(identity.embed(c.images), embedded)
 
     def _discriminator(self, targets: Targets) -> TermFunction:

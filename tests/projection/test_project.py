@@ -286,7 +286,7 @@ class TestWrongInputs:
             ({"group_weights": [1.0] * 8}, LandmarkError, "expected 9 weights"),
             ({"group_weights": [0.0] * 9}, LandmarkError, "only zeros"),
             ({"init": torch.zeros(3, 5)}, ConfigError, "init: latents: expected"),
-            ({"init": "encoder"}, ConfigError, "sample network only"),
+            ({"init": "encoder"}, ConfigError, "needs one for this network"),
             ({"resume": True}, ConfigError, "outdir"),
         ],
     )
