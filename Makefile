@@ -1,4 +1,4 @@
-# make demo | test | bench | fuzz | lint | format | clean
+# make demo | test | bench | bench-check | fuzz | lint | format | clean
 #
 # Everything runs in .venv, made on first use. PYTHON picks the interpreter, TORCH what is installed as
 # torch (TORCH="torch==2.13.0" and the like), PYFACELAT_CUDA_ARCHS what the kernels are built for.
@@ -20,7 +20,7 @@ TYPED := $(wildcard pyfacelat/__init__.py pyfacelat/__main__.py pyfacelat/errors
 CXX_FILES := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu tests/simt/*.h tests/simt/*.cpp tests/simt/*.cu)
 PYTHON_FILES := setup.py build_backend kernels pyfacelat tests $(wildcard bench)
 
-.PHONY: demo test bench fuzz lint format clean
+.PHONY: demo test bench bench-check fuzz lint format clean
 
 demo: $(VENV)/.core
 	$(BIN)/pyfacelat demo
@@ -31,6 +31,11 @@ test: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest -q bench
+	$(BIN)/python -m bench.bench_project
+
+# Ratios to the published step and to its best one-line form, of this run, against recorded ones.
+bench-check: $(VENV)/.dev
+	$(BIN)/python -m bench.bench_project --check bench/results/cpu.json
 
 # The readers of files, on one core; an input that breaks them is left beside build/fuzz.
 fuzz: $(VENV)/.dev

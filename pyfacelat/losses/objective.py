@@ -54,6 +54,11 @@ class Objective:
         """The terms that are on, in order."""
         return tuple(self._terms)
 
+    @property
+    def terms(self) -> Mapping[str, TermFunction]:
+        """Their functions, by name."""
+        return self._terms
+
     def __call__(
         self, candidate: Candidate, progress: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,6 +14,7 @@ from pyfacelat.faces.detect import Detector
 from pyfacelat.faces.groups import GroupWeights
 from pyfacelat.images import shrink_to, to_uint8
 from pyfacelat.latents import load_latents
+from pyfacelat.nets.frozen_synthesis import frozen_render
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.ops import backend_report
 from pyfacelat.photographs import FaceFinder, check_face
@@ -23,6 +24,7 @@ from pyfacelat.projection.framing import Framed, check_align, frame_inputs
 from pyfacelat.projection.inputs import Inputs, read_inputs
 from pyfacelat.projection.landmark_term import landmark_term
 from pyfacelat.projection.loop import Callback, Run
+from pyfacelat.projection.memory import blocks_kept
 from pyfacelat.projection.networks import load_networks
 from pyfacelat.projection.outdir import Outdir, fingerprint, open_outdir
 from pyfacelat.projection.result import ProjectionResult
@@ -102,6 +104,7 @@ class Projector:
         )
         self._nets = nets
         self.generator, self.perceptual = nets.generator, nets.perceptual
+        self._render = frozen_render(nets.generator)
         self.landmarker, self._encoder = nets.landmarker, nets.encoder
         self.identity = nets.identity
         self._init = self._given_latents(init)
@@ -153,6 +156,7 @@ class Projector:
         resumable = outdir is not None
         with (
             open_outdir(outdir) as folder,
+            blocks_kept(),
             named_memory_errors(len(inputs), size, resumable=resumable),
         ):
             return self._project_into(folder, framed, began, resume, callback, progress)
@@ -193,6 +197,7 @@ class Projector:
                 self.space,
                 start,
                 lambda stage, start: self._terms(stage, start, targets),
+                render=self._render,
                 callback=callback,
                 report=report,
                 save=None

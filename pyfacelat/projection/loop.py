@@ -16,6 +16,7 @@ from torch import Tensor
 from pyfacelat.errors import NonFiniteError
 from pyfacelat.images import to_uint8
 from pyfacelat.losses.objective import Objective, TermFunction
+from pyfacelat.nets.frozen_synthesis import Render, frozen_render
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.projection.config import ProjectionConfig, Stage
 from pyfacelat.projection.signals import DeferredSignals
@@ -92,6 +93,7 @@ class Run:
         space: latent coordinates.
         start: coordinates to start from, [N,rows,D].
         terms: for a stage and the coordinates it starts at, the loss terms by name.
+        render: the generator's `frozen_render`, where it is at hand.
         callback: called with a `StepInfo` at each check; False stops the run.
         report: called with (stage, step, total steps, latest totals) at each check, for progress.
         save: called with all state at intervals, when the run ends, and when a signal, or an
@@ -108,6 +110,7 @@ class Run:
         start: Tensor,
         terms: Terms,
         *,
+        render: Render | None = None,
         callback: Callback | None = None,
         report: Callable[[str, int, int, float], None] | None = None,
         save: SaveState | None = None,
@@ -120,6 +123,7 @@ class Run:
         self.track = Track()
         self.stopped = False
         self._terms = terms
+        self._step_render = render or frozen_render(generator)
         self._callback = callback
         self._report = report
         self._save = save
@@ -178,7 +182,7 @@ class Run:
         if state:
             for name, tensor in buffers.tensors().items():
                 tensor.copy_(state[f"now.{name}"])
-        step = Step(self.generator, self.space, objective, stage, buffers, self._draws[index])
+        step = Step(self._step_render, self.space, objective, stage, buffers, self._draws[index])
         if stage.keep_best and stage.latent_noise > 0 and not state:
             step.remember_start()
         done = self._loop(index, step, start, signals)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyfacelat.losses.noise import renormalise_
 from pyfacelat.losses.objective import Candidate, Objective
-from pyfacelat.nets.stylegan2 import Generator
+from pyfacelat.nets.frozen_synthesis import Render
 from pyfacelat.projection.config import Stage
 from pyfacelat.projection.schedule import adam_corrections, latent_noise_ramp, learning_rate_ramp
 from pyfacelat.projection.space import LatentSpace
@@ -82,7 +82,7 @@ class Step:
     """A callable that does one step in place.
 
     Args:
-        generator: frozen.
+        render: the frozen generator, from ws and noise to images.
         space: latent coordinates.
         objective: the terms and weights of this stage.
         stage: its settings.
@@ -94,14 +94,14 @@ class Step:
 
     def __init__(
         self,
-        generator: Generator,
+        render: Render,
         space: LatentSpace,
         objective: Objective,
         stage: Stage,
         buffers: Buffers,
         draws: Tensor,
     ) -> None:
-        self.generator = generator
+        self.render = render
         self.space = space
         self.objective = objective
         self.stage = stage
@@ -122,7 +122,7 @@ class Step:
             theta = leaves["theta"] + deviation * self._draws.index_select(0, step)
             noise = {name: leaf for name, leaf in leaves.items() if name != "theta"}
             ws = self.space.to_ws(theta)
-            images = self.generator.synthesis(ws, noise=noise or None)
+            images = self.render(ws, noise or None)
             candidate = Candidate(images, self.space.whiten(theta), ws, noise)
             total, terms, final = self.objective(candidate, progress)
             gradients = torch.autograd.grad(total.sum(), list(leaves.values()), allow_unused=True)

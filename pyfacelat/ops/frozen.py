@@ -1,0 +1,114 @@
+"""Operators of frozen networks without autograd: a forward and its gradients, as two plain calls.
+
+For code that writes its derivative out, and calls under `torch.inference_mode`: going through
+autograd costs more than the arithmetic of a small layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pyfacelat import _extension
+from pyfacelat.ops.bias_act import DEFAULT_ALPHA
+from pyfacelat.ops.modulated_conv2d import backward_reference, reference
+from pyfacelat.ops.upfirdn2d import reference as upfirdn2d_reference
+from pyfacelat.ops.upfirdn2d import transposed_pad
+
+__all__ = ["StyledConv", "upsample_image", "upsample_image_gradient"]
+
+_X, _STYLES, _DEMOD, _NOISE = 1, 4, 8, 16  # bits of the op's `needs`
+
+
+@dataclass(frozen=True)
+class StyledConv:
+    """`modulated_conv2d` with frozen weight and bias.
+
+    Attributes:
+        weight: [O,I,kh,kw]; bias: [O]; filter: FIR taps, where `up` is 2.
+        up, padding, act, gain, clamp: as in `modulated_conv2d`; act is linear, relu or lrelu.
+
+    """
+
+    weight: Tensor
+    bias: Tensor
+    filter: Tensor | None
+    up: int
+    padding: int
+    act: str
+    gain: float
+    clamp: float | None
+
+    def _inputs(
+        self, x: Tensor, styles: Tensor, demod: Tensor | None, noise: Tensor | None
+    ) -> tuple[object, ...]:
+        flip_weight = self.up == 1
+        limit = -1.0 if self.clamp is None else self.clamp
+        linear_map = (x, self.weight, styles, demod, noise, self.bias, self.filter)
+        resample = (self.up, 1, self.padding, flip_weight)
+        return *linear_map, *resample, self.act, DEFAULT_ALPHA, self.gain, limit
+
+    def __call__(
+        self, x: Tensor, styles: Tensor, demod: Tensor | None, noise: Tensor | None
+    ) -> Tensor:
+        """Layer output, channels_last.
+
+        Args:
+            x: [N,I,H,W].
+            styles: [N,I].
+            demod: [N,O], or None for no demodulation.
+            noise: [N or 1,1,H*up,W*up], strength applied, or None.
+        """
+        return _extension.call(
+            "modulated_conv2d",
+            reference,
+            *self._inputs(x, styles, demod, noise),  # type: ignore[arg-type]
+        )
+
+    def gradients(
+        self,
+        dy: Tensor,
+        y: Tensor,
+        x: Tensor,
+        styles: Tensor,
+        demod: Tensor | None,
+        noise: Tensor | None,
+        *,
+        need_x: bool = True,
+        need_noise: bool = True,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of x, styles, demod and noise; [0] where not needed or not there.
+
+        `dy` is that of the output `y`, which the inputs after it gave.
+        """
+        needs = _STYLES | need_x * _X | (demod is not None) * _DEMOD
+        needs |= (need_noise and noise is not None) * _NOISE
+        found: tuple[Tensor, ...] = _extension.call(
+            "modulated_conv2d_backward",
+            backward_reference,  # type: ignore[arg-type]
+            dy,
+            y,
+            *self._inputs(x, styles, demod, noise),
+            needs,
+        )  # type: ignore[assignment]
+        return found[0], found[2], found[3], found[4]
+
+
+def upsample_image(image: Tensor, f: Tensor) -> Tensor:
+    """`upsample2d` by 2: [N,C,H,W] -> [N,C,2H,2W]."""
+    return _extension.call(
+        "upfirdn2d", upfirdn2d_reference, image, f, 2, 1, _image_pad(f), False, 4.0
+    )
+
+
+def upsample_image_gradient(dy: Tensor, f: Tensor) -> Tensor:
+    """Gradient of `upsample_image`'s input: [N,C,2H,2W] -> [N,C,H,W]."""
+    size = (*dy.shape[:2], dy.shape[2] // 2, dy.shape[3] // 2)
+    pad = transposed_pad(size, dy.shape, f, 2, 1, _image_pad(f))
+    return _extension.call("upfirdn2d", upfirdn2d_reference, dy, f, 1, 2, pad, True, 4.0)
+
+
+def _image_pad(f: Tensor) -> list[int]:
+    rows, columns = f.shape[0], f.shape[-1]
+    return [(columns + 1) // 2, (columns - 2) // 2, (rows + 1) // 2, (rows - 2) // 2]
