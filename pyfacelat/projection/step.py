@@ -147,7 +147,7 @@ class Step:
         """
         buffers = self.buffers
         ws = self.space.to_ws(buffers.theta)
-        images = self.generator.synthesis(ws, noise=buffers.noise or None)
+        images = self.render(ws, buffers.noise or None)
         candidate = Candidate(images, self.space.whiten(buffers.theta), ws, buffers.noise)
         _, _, final = self.objective(candidate)
         self._remember(final, torch.ones_like(final[:1]))
