@@ -27,7 +27,7 @@ DEVICES = ("cpu", "cuda")
 _NAMESPACE = "pyfacelat::"
 _COMPILED = {"cpu": "cpp", "cuda": "cuda"}
 # Parts of an op that no user calls; they follow the op that owns them.
-_INNER = ("_grad", "_backward")
+_INNER = ("_grad", "_backward", "_pack")
 
 _attempted = False
 _failure = "not loaded yet"

@@ -10,19 +10,23 @@ from pyfacelat import _extension
 from pyfacelat._extension import backend_report
 from pyfacelat.ops.bias_act import ACTIVATIONS, bias_act, default_gain
 from pyfacelat.ops.conv2d_resample import conv2d_resample
+from pyfacelat.ops.conv3x3 import Conv3x3Weight, conv3x3, pack_conv3x3
 from pyfacelat.ops.modulated_conv2d import demodulation, modulated_conv2d, weight_energy
 from pyfacelat.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 __all__ = [
     "ACTIVATIONS",
+    "Conv3x3Weight",
     "backend_report",
     "bias_act",
     "conv2d_resample",
+    "conv3x3",
     "default_gain",
     "demodulation",
     "downsample2d",
     "filter2d",
     "modulated_conv2d",
+    "pack_conv3x3",
     "setup_filter",
     "upfirdn2d",
     "upsample2d",

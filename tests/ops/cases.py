@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyfacelat.ops import ACTIVATIONS, default_gain, setup_filter
 from pyfacelat.ops.conv2d_resample import filter_taps, resampled_size
+from pyfacelat.ops.conv3x3 import reference_pack
 from tests.tolerances import ALL_DTYPES, Case, channels_last, strided
 
 FIR = setup_filter([1, 3, 3, 1]).double()
@@ -172,3 +173,53 @@ MODULATED_CONV2D = [
     modulated_case("one pixel", size=(1, 1), up=2, flip=False),
     modulated_case("empty batch", n=0, noise="shared", options=CHECK),
 ]  # fmt: skip
+
+
+WINOGRAD_UNITS = 256.0
+"""Floor of F(4x4, 3x3): its transforms magnify the rounding of the products (docs/measurements.md).
+
+Measured against float64 on unit-variance maps and He weights of 64 to 512 channels, one pass: at
+most 1.5e-5 of the RMS where a direct sum has 2e-6; 256 units of float32 are 3.05e-5.
+"""
+
+
+def conv3x3_case(
+    name: str,
+    n: int = 2,
+    i: int = 16,
+    o: int = 32,
+    size: tuple[int, int] = (8, 12),
+    act: str = "lrelu",
+    bias: bool = True,
+    gain: float = 2**0.5,
+    **options: Any,
+) -> Case:
+    """Arguments of the registered op, with weights that are packed for it."""
+    weight = randn(o, i, 3, 3, seed=1) / max(i * 9, 1) ** 0.5
+    packed = [reference_pack(weight, t) for t in (False, True)]
+    b = randn(o, seed=2) if bias else None
+    args = (randn(n, i, *size), weight, *packed, b, act, 0.2, gain)
+    return Case(name, args, units=WINOGRAD_UNITS, **options)
+
+
+CONV3X3 = [
+    conv3x3_case("plain", act="linear", bias=False, gain=1.0, layout=channels_last),
+    conv3x3_case("relu", act="relu", gain=1.0, layout=channels_last),
+    conv3x3_case("lrelu NCHW"),
+    conv3x3_case("bias, gain", act="linear", gain=0.7),
+    conv3x3_case("strided", layout=strided),
+    conv3x3_case("odd size", size=(11, 7), layout=channels_last),
+    conv3x3_case("odd channels", i=21, o=43, size=(9, 6), layout=channels_last),
+    conv3x3_case("fewer channels than a register", i=9, o=11, layout=channels_last),
+    conv3x3_case("one tile", n=1, size=(4, 4), layout=channels_last),
+    conv3x3_case("smaller than a tile", n=1, i=32, size=(3, 2), layout=channels_last),
+    conv3x3_case("a row", n=1, i=32, size=(1, 40), layout=channels_last),
+    conv3x3_case("one pixel", n=3, size=(1, 1)),
+    conv3x3_case("three images", n=3, i=40, o=72, size=(13, 10), layout=channels_last),
+    conv3x3_case("many tiles", n=1, i=16, o=16, size=(50, 70), act="linear", layout=channels_last),
+    conv3x3_case("long sums", n=1, i=300, o=40, size=(6, 7), act="linear", layout=channels_last),
+    conv3x3_case("few channels", i=3, o=5, size=(5, 7), check=True, twice=True, dtypes=ALL_DTYPES),
+    conv3x3_case("relu checked", i=2, o=3, size=(4, 3), act="relu", check=True, twice=True),
+    conv3x3_case("16 bits", i=16, o=16, act="linear", dtypes=ALL_DTYPES),
+    conv3x3_case("empty batch", n=0, check=True),
+]

@@ -1,0 +1,72 @@
+// What a 3x3 convolution with frozen weights is computed from, and the kernels of each instruction
+// set. No torch in here.
+//
+// Winograd's F(4x4, 3x3): a 4x4 tile of the output from a 6x6 tile of the input by 36 products
+// instead of 144 (Lavin and Gray 2016). In one dimension
+//   y = A^T [(G g) * (B^T d)],
+// which is polynomial multiplication by values at points 0, +-a, +-b and infinity. The usual points
+// 1 and 2 cost more than a digit; a = 5/8 and b = 3/2 lose a factor of 3 to 4 on direct summation
+// (docs/measurements.md), and every constant below is exact in float.
+//
+// The work on a block of tiles:
+//   V[plane][tile][in]  = B^T d B                       values of the input, 36 planes
+//   M[plane][tile][out] = V[plane] U[plane]             36 matrix products
+//   y                   = A^T M A, bias and activation
+#pragma once
+
+#include <cstdint>
+
+namespace pyfacelat::conv3x3 {
+
+constexpr int kTile = 4;    // outputs of a tile on each axis
+constexpr int kPoints = 6;  // points of evaluation on each axis
+constexpr int kPlanes = kPoints * kPoints;
+constexpr int kPanel = 32;  // output channels that are packed together
+constexpr int kPad = 16;    // floats between rows: powers of two apart, they would share cache sets
+
+constexpr float kA = 0.625f, kB = 1.5f;
+
+inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// One convolution: x [n,h,w,in] and y [n,h,w,out], dense, zeros around x.
+//   v = x * in_scale + in_shift, times `positive` or `negative` by the sign of gate (of v: gate =
+//   x) y = act(out_scale * conv(v, W) + bias)
+struct Job {
+  int64_t n = 0, h = 0, w = 0, in = 0, out = 0;
+  const float* x = nullptr;
+  const float* u = nullptr;  // packed weights
+  float* y = nullptr;
+  const float* gate = nullptr;       // like x: x is multiplied by a slope chosen by its sign
+  const float* in_scale = nullptr;   // [n, in]
+  const float* out_scale = nullptr;  // [n, out]
+  const float* bias = nullptr;       // [out]
+  float gate_positive = 1, gate_negative = 1;
+  float positive = 1, negative = 1;  // slopes of the activation, gain included
+
+  int64_t rows() const { return (h + kTile - 1) / kTile; }
+  int64_t columns() const { return (w + kTile - 1) / kTile; }
+  int64_t tiles() const { return n * rows() * columns(); }
+  int64_t panels() const { return (out + kPanel - 1) / kPanel; }
+  int64_t v_row() const { return round_up(in, kPad) + kPad; }
+  static int64_t m_row(int64_t panels) { return panels * kPanel + kPad; }
+};
+
+// Kernels of one instruction set. Tiles are numbered along x, then y, then n.
+struct Kernels {
+  const char* name;
+  // V of tiles [first, first + count), all input channels; `block` tiles of V make a plane.
+  void (*input)(const Job& job, int64_t first, int64_t count, int64_t block, float* v);
+  // M of all `count` tiles, panels [panel, panel + panels).
+  void (*multiply)(const Job& job, int64_t count, int64_t panel, int64_t panels, const float* v,
+                   float* m);
+  // y of those tiles and panels.
+  void (*output)(const Job& job, int64_t first, int64_t count, int64_t panel, int64_t panels,
+                 const float* m);
+};
+
+// Null where the compiler or the processor lacks the instruction set.
+const Kernels* avx512_kernels();
+const Kernels* avx2_kernels();
+const Kernels* portable_kernels();
+
+}  // namespace pyfacelat::conv3x3
