@@ -25,6 +25,7 @@ HERE = ROOT / "tests/simt"
 BUILD = ROOT / "build/simt"
 VARIANTS = ("plain", "race", "asan")
 
+_RUNTIME = ["runtime.cpp", "fibers.cpp", "order.cpp", "copies.cpp"]
 _COMMON = ["-std=c++20", "-fPIC", "-DPYFACELAT_SIMT_HOST", f"-I{ROOT / 'csrc'}", f"-I{HERE}"]
 # Device code reinterprets memory freely, and rounds each operation unless it says otherwise.
 _KERNEL = [*_COMMON, "-fno-strict-aliasing", "-ffp-contract=off", "-Wall"]
@@ -88,9 +89,8 @@ def build(kernels: list[Path], variant: str, torch_sources: list[Path] | None = 
     BUILD.mkdir(parents=True, exist_ok=True)
     with open(BUILD / "lock", "w") as lock:  # pytest-xdist's workers build the same files
         fcntl.flock(lock, fcntl.LOCK_EX)
-        objects = [_object(HERE / "runtime.cpp", [*_COMMON, "-O2", "-Wall"])]
-        if variant == "race":
-            objects.append(_object(HERE / "race.cpp", [*_COMMON, "-O2", "-Wall"]))
+        runtime = [*_RUNTIME, "race.cpp"] if variant == "race" else _RUNTIME
+        objects = [_object(HERE / name, [*_COMMON, "-O2", "-Wall"]) for name in runtime]
         objects += [_object(file, [*_KERNEL, *_FLAGS[variant]]) for file in kernels]
         link = []
         if torch_sources:

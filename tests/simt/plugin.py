@@ -19,7 +19,7 @@ _extension.LIBRARY = Path(os.environ["SIMT_LIBRARY"])
 
 
 def configure(order: int, lazy: bool) -> None:
-    """Choose the order of the threads and the time of asynchronous copies (runtime.cpp)."""
+    """Choose the order of the threads and the time of asynchronous copies (order.h, copies.h)."""
     ctypes.CDLL(os.environ["SIMT_LIBRARY"]).simt_configure(order, int(lazy))
 
 

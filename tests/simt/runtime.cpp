@@ -1,60 +1,22 @@
 // The emulated GPU: one fiber a thread, switched at barriers and warp instructions only.
 //
-// Blocks run one after another. The order of threads is chosen by simt_configure (or SIMT_ORDER):
-//   0 each in turn, 1 the same backwards, 2 the lowest thread that can run (so that one warp gets
-//   as far ahead as barriers let it), 3 the highest, from 4 on random, blocks too, by that seed.
-// Asynchronous copies happen when they are started, or (lazy) when they are waited for, the
-// destination holding NaN in between. A kernel without races gives the same bits under all of
-// these.
+// Blocks run one after another. simt_configure (or SIMT_ORDER and SIMT_LAZY) chooses the order of
+// threads (order.h) and when asynchronous copies happen (copies.h); a kernel without races gives
+// the same bits under all of these.
 #include "runtime.h"
-
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <unordered_map>
 #include <vector>
 
+#include "copies.h"
+#include "fibers.h"
+#include "order.h"
 #include "simt_host.h"
 
 dim3 simt_thread, simt_block, simt_block_size, simt_grid_size;
-
-// Present only in a build with AddressSanitizer: it wants to know which stack is in use.
-extern "C" {
-__attribute__((weak)) void __sanitizer_start_switch_fiber(void**, const void*, size_t);
-__attribute__((weak)) void __sanitizer_finish_switch_fiber(void*, const void**, size_t*);
-__attribute__((weak)) void __asan_unpoison_memory_region(const volatile void*, size_t);
-}
-
-// ---- switching stacks ----
-#if !defined(__x86_64__)
-#error "simt: the stack switch is written for x86-64"
-#endif
-extern "C" void simt_switch(void** save, void* load);
-// The callee-saved registers go to the old stack and come from the new one.
-asm(R"(
-.text
-.type simt_switch, @function
-simt_switch:
-  pushq %rbp
-  pushq %rbx
-  pushq %r12
-  pushq %r13
-  pushq %r14
-  pushq %r15
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  popq %r15
-  popq %r14
-  popq %r13
-  popq %r12
-  popq %rbx
-  popq %rbp
-  ret
-.size simt_switch, .-simt_switch
-)");
 
 namespace simt {
 
@@ -64,30 +26,16 @@ void (*note_access)(const void*, int, bool, const void*) = nullptr;
 namespace {
 
 constexpr unsigned kWarp = 32;
-constexpr unsigned kMaxThreads = 1024;
-constexpr size_t kStack = 256 << 10;
-constexpr size_t kGuard = 4096;
 constexpr unsigned kMaxShared = 227 << 10;  // of a block, sm_90
 constexpr int kLaunchFailure = 719;         // cudaErrorLaunchFailure
 constexpr int kInvalidConfiguration = 9;    // cudaErrorInvalidConfiguration
-constexpr int kPoison = 0xff;               // NaN in every floating-point type
-
-struct Copy {
-  char* shared;
-  const char* global;
-  int bytes, valid;
-  const void* code;  // where the kernel started it
-};
 
 enum class State { kReady, kBarrier, kTogether, kDone };
 
 struct Thread {
-  void* stack_pointer;
-  void* fake_stack;
   State state;
   const char* file;  // where it waits
   unsigned line;
-  std::vector<std::vector<Copy>> copies;  // closed groups, then the open one
 };
 
 struct Warp {
@@ -104,124 +52,40 @@ struct Shared {
   size_t bytes;
 };
 
-char* stacks = nullptr;
-void* scheduler_stack_pointer = nullptr;
-void* scheduler_fake_stack = nullptr;
-const void* scheduler_stack = nullptr;
-size_t scheduler_stack_size = 0;
-
 std::vector<Thread> threads;
 std::vector<Warp> warps;
-std::vector<uint64_t> ready;
 std::vector<Shared> shared_memory;
 char* dynamic_memory = nullptr;
-std::unordered_map<uintptr_t, int> in_flight;  // 4-byte words that a copy is on its way to
-unsigned count, arrived, finished;             // threads: of the block, at the barrier, returned
+unsigned count, arrived, finished;  // threads: of the block, at the barrier, returned
 Site barrier_at{std::source_location()};
 void (*kernel_body)(void*);
 void* kernel_context;
 bool failed = false;
 char message[1024] = "";
 
-int order = 0;
-bool lazy = false;
-uint64_t random_state = 1;
-
-uint64_t random_number() {  // xorshift64*
-  random_state ^= random_state >> 12;
-  random_state ^= random_state << 25;
-  random_state ^= random_state >> 27;
-  return random_state * 0x2545F4914F6CDD1Dull;
-}
-
-void set_ready(unsigned t) {
+void wake(unsigned t) {
   threads[t].state = State::kReady;
-  ready[t / 64] |= uint64_t(1) << (t % 64);
+  set_ready(t);
 }
 
-// The first ready thread from t on, going up or down and around; count where there is none.
-unsigned next_ready(unsigned t, bool down) {
-  const auto word = [](unsigned i, unsigned from, bool down) {
-    const uint64_t all = ready[i];
-    return down ? all & (~uint64_t(0) >> (63 - from)) : all & (~uint64_t(0) << from);
-  };
-  const unsigned words = static_cast<unsigned>(ready.size());
-  unsigned from = t % 64;
-  for (unsigned step = 0, i = t / 64; step <= words; ++step) {
-    if (const uint64_t found = word(i, from, down))
-      return 64 * i + (down ? 63 - __builtin_clzll(found) : __builtin_ctzll(found));
-    i = down ? (i + words - 1) % words : (i + 1) % words;
-    from = down ? 63 : 0;
-  }
-  return count;
+void thread_main() {
+  kernel_body(kernel_context);
+  if (has_open_copies(now.thread))
+    stop("a thread returned while its asynchronous copies were under way");
+  threads[now.thread].state = State::kDone;
+  set_waiting(now.thread);
+  ++finished;
+  leave_fiber(true);
 }
 
-unsigned choose(unsigned last) {
-  switch (order) {
-    case 0:
-      return next_ready((last + 1) % count, false);
-    case 1:
-      return next_ready((last + count - 1) % count, true);
-    case 2:
-      return next_ready(0, false);
-    case 3:
-      return next_ready(count - 1, true);
-    default:
-      return next_ready(static_cast<unsigned>(random_number() % count), false);
-  }
-}
-
-char* stack_of(unsigned t) { return stacks + t * kStack; }
-
-void to_scheduler() {
-  Thread& self = threads[now.thread];
-  if (__sanitizer_start_switch_fiber)
-    __sanitizer_start_switch_fiber(self.state == State::kDone ? nullptr : &self.fake_stack,
-                                   scheduler_stack, scheduler_stack_size);
-  simt_switch(&self.stack_pointer, scheduler_stack_pointer);
-  if (__sanitizer_finish_switch_fiber)
-    __sanitizer_finish_switch_fiber(self.fake_stack, nullptr, nullptr);
-}
-
-void to_thread(unsigned t) {
+void run_thread(unsigned t) {
   now.thread = t;
   now.warp_epoch = warps[t / kWarp].epoch;
   now.running = true;
   const unsigned x = simt_block_size.x, y = simt_block_size.y;
   simt_thread = dim3(t % x, t / x % y, t / x / y);
-  if (__sanitizer_start_switch_fiber)
-    __sanitizer_start_switch_fiber(&scheduler_fake_stack, stack_of(t) + kGuard, kStack - kGuard);
-  simt_switch(&scheduler_stack_pointer, threads[t].stack_pointer);
-  if (__sanitizer_finish_switch_fiber)
-    __sanitizer_finish_switch_fiber(scheduler_fake_stack, nullptr, nullptr);
+  enter_fiber(t);
   now.running = false;
-}
-
-void thread_main() {
-  if (__sanitizer_finish_switch_fiber)
-    __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_size);
-  kernel_body(kernel_context);
-  Thread& self = threads[now.thread];
-  for (const auto& group : self.copies)
-    if (!group.empty()) stop("a thread returned while its asynchronous copies were under way");
-  self.state = State::kDone;
-  ++finished;
-  to_scheduler();
-  __builtin_unreachable();
-}
-
-void prepare(unsigned t) {
-  // The stack as simt_switch leaves it: six registers and the address to return to, placed so that
-  // thread_main finds the alignment that a call would give it.
-  auto* top = reinterpret_cast<void**>(stack_of(t) + kStack - 64);
-  *--top = nullptr;
-  *--top = reinterpret_cast<void*>(&thread_main);
-  for (int i = 0; i < 6; ++i) *--top = nullptr;
-  Thread& thread = threads[t];
-  thread.stack_pointer = top;
-  thread.fake_stack = nullptr;
-  thread.copies.assign(1, {});
-  set_ready(t);
 }
 
 void wait_for(State state, Site at) {
@@ -229,8 +93,8 @@ void wait_for(State state, Site at) {
   threads[t].state = state;
   threads[t].file = at.file;
   threads[t].line = at.line;
-  ready[t / 64] &= ~(uint64_t(1) << (t % 64));
-  to_scheduler();
+  set_waiting(t);
+  leave_fiber(false);
 }
 
 void set_message(const char* format, va_list arguments) {
@@ -274,20 +138,22 @@ void run_block(unsigned shared) {
   ++now.block;
   now.block_epoch = 0;
   arrived = finished = 0;
-  in_flight.clear();
+  forget_copies(count);
   for (Warp& w : warps) w.arrived = w.epoch = 0;
   dynamic_memory = static_cast<char*>(allocate_shared(shared));
   shared_memory.push_back({nullptr, dynamic_memory, shared});
-  for (unsigned t = 0; t < count; ++t) prepare(t);
-  unsigned last = order == 1 ? 0 : count - 1;
+  for (unsigned t = 0; t < count; ++t) {
+    make_fiber(t, &thread_main);
+    wake(t);
+  }
+  unsigned last = turn_before_first();
   while (finished < count && !failed) {
-    const unsigned t = choose(last);
+    const unsigned t = next_turn(last);
     if (t >= count) {
       report_deadlock();
       break;
     }
-    to_thread(t);
-    if (threads[t].state == State::kDone) ready[t / 64] &= ~(uint64_t(1) << (t % 64));
+    run_thread(t);
     last = t;
   }
   size_t total = 0;
@@ -300,21 +166,7 @@ void run_block(unsigned shared) {
     fail("a block has %u bytes of shared memory at most, this one took %zu", kMaxShared, total);
 }
 
-void complete(const Copy& copy) {
-  std::memcpy(copy.shared, copy.global, copy.valid);
-  std::memset(copy.shared + copy.valid, 0, copy.bytes - copy.valid);
-  if (note_access) {
-    note_access(copy.global, copy.valid, false, copy.code);
-    note_access(copy.shared, copy.bytes, true, copy.code);
-  }
-}
-
 }  // namespace
-
-bool on_a_stack(const void* address) {
-  const auto* p = static_cast<const char*>(address);
-  return stacks && p >= stacks && p < stacks + kMaxThreads * kStack;
-}
 
 bool in_shared_memory(const void* address) {
   const auto* p = static_cast<const char*>(address);
@@ -328,7 +180,7 @@ void stop(const char* format, ...) {
   va_start(arguments, format);
   set_message(format, arguments);
   va_end(arguments);
-  to_scheduler();  // and never back: the launch is over
+  leave_fiber(false);  // and never back: the launch is over
   abort();
 }
 
@@ -338,41 +190,26 @@ int run(dim3 grid, dim3 block, unsigned shared, void (*body)(void*), void* conte
   simt_block_size = block;
   simt_grid_size = grid;
   failed = false;
-  if (count == 0 || count > kMaxThreads || block.z > 64 || grid.x == 0 || grid.y == 0 ||
+  if (count == 0 || count > kMaxFibers || block.z > 64 || grid.x == 0 || grid.y == 0 ||
       grid.z == 0 || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535) {
     fail("no such launch: grid (%u,%u,%u), block (%u,%u,%u)", grid.x, grid.y, grid.z, block.x,
          block.y, block.z);
     return kInvalidConfiguration;
   }
-  if (!stacks) {
-    stacks = static_cast<char*>(mmap(nullptr, kMaxThreads * kStack, PROT_READ | PROT_WRITE,
-                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (stacks == MAP_FAILED) abort();
-    for (unsigned t = 0; t < kMaxThreads; ++t) mprotect(stack_of(t), kGuard, PROT_NONE);
-  }
   threads.resize(count);
   warps.assign((count + kWarp - 1) / kWarp, Warp{});
-  ready.assign((count + 63) / 64, 0);
   kernel_body = body;
   kernel_context = context;
   ++now.launch;
-  random_state = 0x9E3779B97F4A7C15ull + static_cast<uint64_t>(order);
-
   const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
-  std::vector<uint32_t> sequence;
-  if (order > 3) {
-    for (uint64_t i = 0; i < blocks; ++i) sequence.push_back(static_cast<uint32_t>(i));
-    for (uint64_t i = blocks; i > 1; --i) std::swap(sequence[i - 1], sequence[random_number() % i]);
-  }
+  begin_turns(blocks, count);
   for (uint64_t i = 0; i < blocks && !failed; ++i) {
-    const uint64_t b = order > 3 ? sequence[i] : order % 2 ? blocks - 1 - i : i;
+    const uint64_t b = block_in_turn(i);
     simt_block = dim3(static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
                       static_cast<unsigned>(b / grid.x / grid.y));
     run_block(shared);
   }
-  if (failed && __asan_unpoison_memory_region)  // frames that were left behind
-    for (unsigned t = 0; t < count; ++t)
-      __asan_unpoison_memory_region(stack_of(t) + kGuard, kStack - kGuard);
+  if (failed) abandon_fibers(count);
   return failed ? kLaunchFailure : 0;
 }
 
@@ -399,7 +236,7 @@ void barrier(Site at) {
   arrived = 0;
   ++now.block_epoch;
   for (unsigned t = 0; t < count; ++t)
-    if (t != now.thread) set_ready(t);
+    if (t != now.thread) wake(t);
 }
 
 void together(const char* what, unsigned mask, void* operand, void (*combine)(void**, unsigned),
@@ -433,7 +270,7 @@ void together(const char* what, unsigned mask, void* operand, void (*combine)(vo
     // Only __syncwarp orders memory.
     if (operand == nullptr && mask == present) ++warp.epoch;
     for (unsigned l = 0; l < lanes; ++l)
-      if ((mask >> l & 1) && l != lane) set_ready(own * kWarp + l);
+      if ((mask >> l & 1) && l != lane) wake(own * kWarp + l);
   }
   now.warp_epoch = warp.epoch;
 }
@@ -445,48 +282,11 @@ void check_row(const void* row, Site at) {
     stop("load_matrices at line %u: a row is not in shared memory", at.line);
 }
 
-void start_copy(void* shared, const void* global, int bytes, int valid, Site at) {
-  if (reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes)
-    stop("copy_async at line %u: source and destination must be aligned to %d bytes", at.line,
-         bytes);
-  if (valid < 0 || valid > bytes)
-    stop("copy_async at line %u: %d valid bytes of %d", at.line, valid, bytes);
-  if (!in_shared_memory(shared))
-    stop("copy_async at line %u: the destination is not in shared memory", at.line);
-  const Copy copy{static_cast<char*>(shared), static_cast<const char*>(global), bytes, valid,
-                  __builtin_return_address(0)};
-  for (int i = 0; i < bytes; i += 4)
-    if (in_flight[reinterpret_cast<uintptr_t>(copy.shared + i)]++)
-      stop("copy_async at line %u: two copies under way to the same bytes", at.line);
-  if (lazy) {
-    std::memset(shared, kPoison, bytes);
-    if (note_access) note_access(shared, bytes, true, copy.code);
-  } else {
-    complete(copy);
-  }
-  threads[now.thread].copies.back().push_back(copy);
-}
-
-void close_copies() { threads[now.thread].copies.push_back({}); }
-
-void wait_copies(int pending) {
-  auto& groups = threads[now.thread].copies;
-  // The open group is not one of them.
-  while (static_cast<int>(groups.size()) - 1 > pending) {
-    for (const Copy& copy : groups.front()) {
-      if (lazy) complete(copy);
-      for (int i = 0; i < copy.bytes; i += 4)
-        --in_flight[reinterpret_cast<uintptr_t>(copy.shared + i)];
-    }
-    groups.erase(groups.begin());
-  }
-}
-
 }  // namespace simt
 
 extern "C" void simt_configure(int order, int lazy) {
-  simt::order = order;
-  simt::lazy = lazy != 0;
+  simt::set_order(order);
+  simt::set_lazy(lazy != 0);
 }
 
 // Launches so far.

@@ -1,4 +1,5 @@
-// What the race checker (race.cpp) knows of the emulation (runtime.cpp).
+// What the parts of the emulation know of one another: the rules of blocks and warps (runtime.cpp),
+// asynchronous copies (copies.cpp), and the race checker (race.cpp).
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,8 @@ struct Now {
   uint32_t block_epoch, warp_epoch;
 };
 extern Now now;
+
+constexpr int kPoison = 0xff;  // in every byte: NaN in every floating-point type
 
 bool on_a_stack(const void* address);
 bool in_shared_memory(const void* address);

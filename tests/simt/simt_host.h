@@ -54,7 +54,7 @@ struct Site {
 };
 #define SIMT_HERE ::simt::Site at = std::source_location::current()
 
-// ---- the runtime (runtime.cpp) ----
+// ---- the runtime (runtime.cpp, copies.cpp) ----
 int run(dim3 grid, dim3 block, unsigned shared, void (*body)(void*), void* context);
 void* shared_variable(const void* key, size_t bytes);
 void* dynamic_shared();
