@@ -14,6 +14,7 @@ memory format of the same weights can differ by that much; the metric keeps the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -74,6 +75,12 @@ class LPIPS(nn.Module):
         self.register_buffer("shift", torch.tensor(shift).reshape(3, 1, 1))
         self.register_buffer("scale", torch.tensor(scale).reshape(3, 1, 1))
         self.eval().requires_grad_(False)
+
+    def with_trunk(self, trunk: nn.Module) -> LPIPS:
+        """This metric, weights shared, with a trunk that computes the same in another way."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "trunk": trunk}
+        return twin
 
     def embed(self, images: Tensor) -> list[Tensor]:
         """Unit-length features; compute a target's once and reuse it.

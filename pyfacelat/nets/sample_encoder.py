@@ -147,10 +147,14 @@ class SampleEncoder(Foldable):
         maps = self.features(x)
         if self.windows is None:
             return maps
-        points = self._points(self._hidden(maps[-1]))
-        assert points is not None  # the config sees to it
-        close = self.windows.looks_at(maps[0], maps[1], points.detach())
+        close = self.windows.looks_at(maps[0], maps[1], self.points_from(maps[-1]).detach())
         return maps + [part for window in close for part in window]
+
+    def points_from(self, last: Tensor) -> Tensor:
+        """Landmarks [N, num_landmarks, 2] from the last map of `features`; there is a head."""
+        points = self._points(self._hidden(last))
+        assert points is not None
+        return points
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Estimate latent and landmarks.
@@ -242,6 +246,11 @@ class _Windows(nn.Module):
                 for name in _WINDOWS
             }
         )
+        averages = torch.zeros(len(_WINDOWS), _WINDOW_LANDMARKS)
+        for row, (members, _) in zip(averages, _WINDOWS.values(), strict=True):
+            row[list(members)] = 1 / len(members)
+        self.averages: Tensor
+        self.register_buffer("averages", averages, persistent=False)
         cells = (_WINDOW_CELLS // 4) ** 2
         self.hidden = nn.Linear(len(_WINDOWS) * width * cells, hidden, bias=False)
         self.hidden_norm = nn.BatchNorm1d(hidden)
@@ -254,13 +263,8 @@ class _Windows(nn.Module):
 
     def looks_at(self, first: Tensor, second: Tensor, points: Tensor) -> list[list[Tensor]]:
         """The three maps of every window; arguments as in `forward`."""
-        along = (torch.arange(_WINDOW_CELLS, device=points.device) + 0.5) / _WINDOW_CELLS * 2 - 1
-        y, x = torch.meshgrid(along, along, indexing="ij")
-        offsets = torch.stack([x, y], dim=-1) * _WINDOW_HALF  # [cells, cells, 2]
         seen = []
-        for name, (members, _) in _WINDOWS.items():
-            centre = points[:, list(members)].mean(1)
-            grid = (centre[:, None, None] + offsets) * 2 - 1  # as grid_sample has it
+        for name, grid in self.grids(points).items():
             parts = [
                 F.grid_sample(maps, grid.to(maps.dtype), align_corners=False)
                 for maps in (first, second)
@@ -270,6 +274,16 @@ class _Windows(nn.Module):
                 maps.append(unit(maps[-1]))
             seen.append(maps[1:])
         return seen
+
+    def grids(self, points: Tensor) -> dict[str, Tensor]:
+        """Where each window looks, [N, cells, cells, 2] as `F.grid_sample` has it, by name."""
+        along = (torch.arange(_WINDOW_CELLS, device=points.device) + 0.5) / _WINDOW_CELLS * 2 - 1
+        y, x = torch.meshgrid(along, along, indexing="ij")
+        offsets = torch.stack([x, y], dim=-1) * _WINDOW_HALF  # [cells, cells, 2]
+        centres = {
+            name: points[:, list(members)].mean(1) for name, (members, _) in _WINDOWS.items()
+        }
+        return {name: (c[:, None, None] + offsets) * 2 - 1 for name, c in centres.items()}
 
 
 class _ConvUnit(nn.Module):

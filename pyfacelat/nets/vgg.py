@@ -22,6 +22,7 @@ class VGGFeatures(nn.Module):
     Attributes:
         channels: of the five maps: (64, 128, 256, 512, 512).
         features: the layers, numbered as torchvision numbers them, from 0.
+        taps: numbers of the layers that `forward` returns.
         numbers: name of every layer -> its number: "conv3_2", "relu3_2", "pool3".
 
     Args:
@@ -48,7 +49,7 @@ class VGGFeatures(nn.Module):
                 add(f"relu{k}_{i}", nn.ReLU())
                 width = channels
         self.features = nn.Sequential(*layers)
-        self._taps = [self.numbers[f"relu{k}_{len(stage)}"] for k, stage in enumerate(stages, 1)]
+        self.taps = [self.numbers[f"relu{k}_{len(stage)}"] for k, stage in enumerate(stages, 1)]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps behind the last ReLU of each stage, such as relu1_2.
@@ -59,7 +60,7 @@ class VGGFeatures(nn.Module):
         Returns:
             Five maps [N, channels[k], H // 2**k, W // 2**k], k = 0 to 4.
         """
-        return self.activations(x, self._taps)
+        return self.activations(x, self.taps)
 
     def activations(self, x: Tensor, layers: Sequence[int | str]) -> list[Tensor]:
         """Return the outputs of the layers with the given names or torchvision numbers.

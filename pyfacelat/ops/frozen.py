@@ -8,15 +8,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from pyfacelat import _extension
 from pyfacelat.ops.bias_act import DEFAULT_ALPHA
+from pyfacelat.ops.conv3x3 import Conv3x3Weight, conv3x3, pack_conv3x3
+from pyfacelat.ops.conv3x3 import backward_reference as conv3x3_backward_reference
 from pyfacelat.ops.modulated_conv2d import backward_reference, reference
 from pyfacelat.ops.upfirdn2d import reference as upfirdn2d_reference
 from pyfacelat.ops.upfirdn2d import transposed_pad
 
-__all__ = ["StyledConv", "upsample_image", "upsample_image_gradient"]
+__all__ = [
+    "FrozenConv",
+    "StyledConv",
+    "channel_relu",
+    "channel_relu_gradient",
+    "frozen_conv",
+    "upsample_image",
+    "upsample_image_gradient",
+]
 
 _X, _STYLES, _DEMOD, _NOISE = 1, 4, 8, 16  # bits of the op's `needs`
 
@@ -112,3 +124,76 @@ def upsample_image_gradient(dy: Tensor, f: Tensor) -> Tensor:
 def _image_pad(f: Tensor) -> list[int]:
     rows, columns = f.shape[0], f.shape[-1]
     return [(columns + 1) // 2, (columns - 2) // 2, (rows + 1) // 2, (rows - 2) // 2]
+
+
+@dataclass(frozen=True)
+class FrozenConv:
+    """A convolution with frozen weights, its bias and perhaps a ReLU; `frozen_conv` makes one.
+
+    Attributes:
+        weight: [O,I,kh,kw]; bias: [O] or None.
+        stride, padding: of both axes.
+        relu: whether a ReLU follows.
+        packed: the weight as `conv3x3` reads it, where that computes it.
+
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: int
+    padding: int
+    relu: bool
+    packed: Conv3x3Weight | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[N,I,H,W] -> [N,O,H',W']."""
+        if self.packed is None:
+            y = F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
+            return y.relu_() if self.relu else y
+        act = "relu" if self.relu else "linear"
+        return conv3x3(x, self.packed, bias=self.bias, act=act)
+
+    def gradient(self, dy: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Gradient of `x` from that of the output `y`; of x only the size is read."""
+        if self.packed is not None:
+            act, w = "relu" if self.relu else "linear", self.packed
+            return _extension.call(
+                "conv3x3_backward",
+                conv3x3_backward_reference,
+                dy,
+                y,
+                w.weight,
+                w.packed_back,
+                act,
+                DEFAULT_ALPHA,
+                1.0,
+            )
+        if self.relu:
+            dy = torch.ops.aten.threshold_backward(dy, y, 0)
+        both, pads = [self.stride] * 2, [self.padding] * 2
+        found = torch.ops.aten.convolution_backward(
+            dy, x, self.weight, None, both, pads, [1, 1], False, [0, 0], 1, [True, False, False]
+        )
+        gradient: Tensor = found[0]
+        return gradient
+
+
+def frozen_conv(conv: nn.Conv2d, *, relu: bool = False) -> FrozenConv:
+    """What a `Conv2d` of one group computes, followed by a ReLU or not; shares its weights."""
+    weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
+    bias = None if conv.bias is None else conv.bias.detach()
+    stride, padding = conv.stride[0], int(conv.padding[0])
+    direct = tuple(weight.shape[2:]) == (3, 3) and (stride, padding) == (1, 1)
+    packed = pack_conv3x3(weight) if direct else None
+    return FrozenConv(weight, bias, stride, padding, relu, packed)
+
+
+def channel_relu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Relu(scale * x + shift): x [N,C,H,W], scale and shift [C,1,1]."""
+    return torch.addcmul(shift, x, scale).relu_()
+
+
+def channel_relu_gradient(dy: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+    """Gradient of `channel_relu`'s x from that of its output y."""
+    gradient: Tensor = torch.ops.aten.threshold_backward(dy, y, 0)
+    return gradient.mul_(scale)

@@ -15,6 +15,7 @@ from pyfacelat.losses.identity import IdentityDistance
 from pyfacelat.losses.landmark import Landmarker
 from pyfacelat.losses.perceptual import LPIPS
 from pyfacelat.nets.fan import FAN, fold_batchnorm
+from pyfacelat.nets.frozen_nets import frozen
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.nets.vgg import VGG16Features
 from pyfacelat.projection.config import ProjectionConfig
@@ -75,7 +76,7 @@ def load_networks(
     return Networks(
         generator,
         landmarks,
-        metric,
+        _with_fast_trunk(metric),
         _encoder(encoder, init, sample, config, generator, device),
         _identity(identity, sample, device, dtype) if config.uses("identity") else None,
         _discriminator(discriminator, network, generator, device, dtype)
@@ -138,6 +139,12 @@ def _perceptual(source: str | os.PathLike[str] | nn.Module, sample: bool) -> LPI
     return frozen
 
 
+def _with_fast_trunk(metric: LPIPS | None) -> LPIPS | None:
+    if not isinstance(metric, LPIPS):  # none, or the caller's own
+        return metric
+    return metric.with_trunk(frozen(metric.trunk))
+
+
 def _landmarker(
     source: str | os.PathLike[str] | nn.Module, sample: bool, config: ProjectionConfig
 ) -> Landmarker:
@@ -152,6 +159,8 @@ def _landmarker(
     if isinstance(net, FAN):
         with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
             net = fold_batchnorm(net)  # equal outputs, fewer operations in every step
+    if config.landmark_backend == "torch":  # other engines read the network itself
+        net = frozen(net)
     return Landmarker(net, resize=config.resize, normalize=config.normalize)
 
 
