@@ -210,7 +210,7 @@ def test_pose_keep(nets: dict[str, Any], look: Tensor) -> None:
 
 def make_terms(nets: dict[str, Any], config: ProjectionConfig) -> Terms:
     loaded = load_networks(
-        config, **nets, init="mean", identity="auto", discriminator="auto",
+        config, **nets, init="mean", identity="auto", discriminator="auto", encoder="auto",
         device=torch.device("cpu"), dtype=torch.float32,
     )  # fmt: skip
     space = LatentSpace(measure(loaded.generator, samples=50), "w+", "whitened", 8)
