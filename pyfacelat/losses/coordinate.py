@@ -84,7 +84,8 @@ class CoordinateDistance(nn.Module):
         """
         height, width = maps.shape[-2:]
         found = local_soft_argmax(maps, reach=self.reach, power=self.power)
-        cells = (found - target.to(found)) * found.new_tensor([width, height])
+        across, down = (found - target.to(found)).unbind(-1)
+        cells = torch.stack([across * width, down * height], dim=-1)
         errors = F.huber_loss(
             cells / self.knee, torch.zeros_like(cells), reduction="none", delta=1.0
         ).sum(-1)

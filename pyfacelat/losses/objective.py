@@ -47,12 +47,17 @@ class Objective:
         ends = {k: v for k, v in (ends or {}).items() if k in weights and v != weights[k]}
         self.weights = {k: w for k, w in weights.items() if w > 0 or ends.get(k, 0.0) > 0}
         self._ends = ends
+        self._final: Tensor | None = None
         self._terms = {name: terms[name] for name in self.weights}
 
     @property
     def names(self) -> tuple[str, ...]:
         """The terms that are on, in order."""
         return tuple(self._terms)
+
+    def recorded_parts(self) -> list[object]:
+        """All that decides the result, for `projection.graphs`."""
+        return [self.weights, self._ends, self._terms]
 
     @property
     def terms(self) -> Mapping[str, TermFunction]:
@@ -83,5 +88,8 @@ class Objective:
         plain = torch.stack([value.detach() for value in values.values()])
         if not self._ends:
             return total, plain, total.detach()
-        final = plain.new_tensor([self._ends.get(n, w) for n, w in self.weights.items()])
-        return total, plain, final @ plain
+        if self._final is None or self._final.dtype != plain.dtype:
+            # Once: a copy from the host would make every step wait, and forbid recording it.
+            ends = [self._ends.get(n, w) for n, w in self.weights.items()]
+            self._final = plain.new_tensor(ends)
+        return total, plain, self._final @ plain

@@ -21,6 +21,7 @@ from pyfacelat.photographs import FaceFinder, check_face
 from pyfacelat.projection.config import LossWeights, ProjectionConfig, make_config
 from pyfacelat.projection.encoders import encode
 from pyfacelat.projection.framing import Framed, check_align, frame_inputs
+from pyfacelat.projection.graphs import GraphCache
 from pyfacelat.projection.inputs import Inputs, read_inputs
 from pyfacelat.projection.landmark_term import landmark_term
 from pyfacelat.projection.loop import Callback, Run
@@ -29,11 +30,11 @@ from pyfacelat.projection.networks import load_networks
 from pyfacelat.projection.outdir import Outdir, fingerprint, open_outdir
 from pyfacelat.projection.result import ProjectionResult
 from pyfacelat.projection.runtime import (
-    check_not_yet,
     named_memory_errors,
     progress_bar,
     resolve_device,
     resolve_dtype,
+    resolve_graph,
 )
 from pyfacelat.projection.space import LatentSpace, check_ws, measure
 from pyfacelat.projection.targets import Targets, make_targets
@@ -88,7 +89,8 @@ class Projector:
         self.dtype = resolve_dtype(dtype)
         check_align(align)
         check_face(face)
-        check_not_yet(graph)
+        recorded = resolve_graph(graph, self.device, self.config.landmark_backend)
+        self._graphs = GraphCache() if recorded else None
         began = time.perf_counter()
         nets = load_networks(
             self.config,
@@ -198,6 +200,7 @@ class Projector:
                 start,
                 lambda stage, start: self._terms(stage, start, targets),
                 render=self._render,
+                graphs=self._graphs,
                 callback=callback,
                 report=report,
                 save=None

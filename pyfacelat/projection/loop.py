@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from pyfacelat.losses.objective import Objective, TermFunction
 from pyfacelat.nets.frozen_synthesis import Render, frozen_render
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.projection.config import ProjectionConfig, Stage
+from pyfacelat.projection.graphs import GraphCache, GraphedStep
+from pyfacelat.projection.readback import Reading
 from pyfacelat.projection.signals import DeferredSignals
 from pyfacelat.projection.space import LatentSpace
 from pyfacelat.projection.step import Buffers, Step
@@ -84,6 +87,26 @@ class Track:
         self.history.append(history.cpu())
 
 
+AnyStep = Step | GraphedStep
+
+
+@dataclass(frozen=True)
+class _Check:
+    """A look at the device after `done` steps: what is read, and the parameters as they were."""
+
+    done: int
+    reading: Reading
+    parameters: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, step: AnyStep, done: int) -> _Check:
+        parameters = step.buffers.parameters()
+        watched = [step.buffers.losses[:done], *parameters.values()]
+        finite = torch.stack([torch.isfinite(value).all() for value in watched]).all()
+        reading = Reading({"finite": finite, "losses": step.buffers.losses[done - 1]})
+        return cls(done, reading, {name: p.clone() for name, p in parameters.items()})
+
+
 class Run:
     """One projection in progress.
 
@@ -94,6 +117,7 @@ class Run:
         start: coordinates to start from, [N,rows,D].
         terms: for a stage and the coordinates it starts at, the loss terms by name.
         render: the generator's `frozen_render`, where it is at hand.
+        graphs: replay steps from here; None runs them operator by operator.
         callback: called with a `StepInfo` at each check; False stops the run.
         report: called with (stage, step, total steps, latest totals) at each check, for progress.
         save: called with all state at intervals, when the run ends, and when a signal, or an
@@ -111,6 +135,7 @@ class Run:
         terms: Terms,
         *,
         render: Render | None = None,
+        graphs: GraphCache | None = None,
         callback: Callback | None = None,
         report: Callable[[str, int, int, float], None] | None = None,
         save: SaveState | None = None,
@@ -124,6 +149,7 @@ class Run:
         self.stopped = False
         self._terms = terms
         self._step_render = render or frozen_render(generator)
+        self._graphs = graphs
         self._callback = callback
         self._report = report
         self._save = save
@@ -182,7 +208,12 @@ class Run:
         if state:
             for name, tensor in buffers.tensors().items():
                 tensor.copy_(state[f"now.{name}"])
-        step = Step(self._step_render, self.space, objective, stage, buffers, self._draws[index])
+        step: AnyStep = Step(
+            self._step_render, self.space, objective, stage, buffers, self._draws[index]
+        )
+        if self._graphs is not None:
+            step = self._graphs.graphed(step)
+            buffers = step.buffers
         if stage.keep_best and stage.latent_noise > 0 and not state:
             step.remember_start()
         done = self._loop(index, step, start, signals)
@@ -193,12 +224,20 @@ class Run:
         self.track.append(objective.names, buffers.losses[:done], buffers.history[:done])
         self.track.seconds[stage.name] = time.perf_counter() - began
 
-    def _loop(self, index: int, step: Step, start: Tensor, signals: DeferredSignals | None) -> int:
-        """Steps up to the last of the stage; returns how many were done."""
+    def _loop(
+        self, index: int, step: AnyStep, start: Tensor, signals: DeferredSignals | None
+    ) -> int:
+        """Steps up to the last of the stage; returns how many were done.
+
+        Replayed steps are only queued here, so a check is settled when the steps up to the next one
+        are queued, and the device never waits. A callback sees the very step it is told of.
+        """
         stage, buffers = step.stage, step.buffers
         done = int(buffers.counter)
         finite = {name: p.clone() for name, p in buffers.parameters().items()}
         before = sum(s.steps for s in self.config.stages[:index])
+        overlaps = isinstance(step, GraphedStep) and self._callback is None
+        pending: list[_Check] = []
         while done < stage.steps:
             step()
             done += 1
@@ -207,24 +246,32 @@ class Run:
                 signals.deliver()
             if done % CHECK_EVERY and done < stage.steps:
                 continue
-            self._check_finite(step, done, before, finite)
-            for name, parameter in buffers.parameters().items():
-                finite[name].copy_(parameter)
-            try:
-                self._tell(step, done, before)
-            except BaseException:
-                self._save_now(index, start, buffers)
-                raise
+            saving = time.perf_counter() - self._saved > SAVE_EVERY
+            pending.append(_Check.of(step, done))
+            while len(pending) > (overlaps and done < stage.steps and not saving):
+                check = pending.pop(0)
+                values = check.reading.wait()
+                if not bool(values["finite"]):
+                    self._not_finite(step, check.done, before, finite)
+                finite = check.parameters
+                try:
+                    self._tell(step, check.done, before, values["losses"])
+                except BaseException:
+                    self._save_now(index, start, buffers)
+                    raise
             if self.stopped:
                 self._save_now(index, start, buffers)
                 break
-            if time.perf_counter() - self._saved > SAVE_EVERY:
+            if saving:
                 self._save_now(index, start, buffers)
         return done
 
-    def _tell(self, step: Step, done: int, before: int) -> None:
-        """Report progress and call the callback; it may stop the run."""
-        buffers, last = step.buffers, step.buffers.losses[done - 1]
+    def _tell(self, step: AnyStep, done: int, before: int, last: Tensor) -> None:
+        """Report progress and call the callback; it may stop the run.
+
+        `last` is [terms+1,N], the losses of step `done`, on the CPU.
+        """
+        buffers = step.buffers
         if self._report is not None:
             total = float(last[-1].mean())
             self._report(step.stage.name, before + done, self.config.steps, total)
@@ -239,14 +286,12 @@ class Run:
             )
             self.stopped = self._callback(info) is False
 
-    def _check_finite(self, step: Step, done: int, before: int, finite: dict[str, Tensor]) -> None:
+    def _not_finite(
+        self, step: AnyStep, done: int, before: int, finite: dict[str, Tensor]
+    ) -> NoReturn:
         """Raise NonFiniteError for the first bad step and term; keep what was good until then."""
         buffers, names = step.buffers, (*step.objective.names, "total")
         bad = (~torch.isfinite(buffers.losses[:done])).nonzero()
-        if len(bad) == 0 and all(
-            bool(torch.isfinite(p).all()) for p in buffers.parameters().values()
-        ):
-            return
         # An image's best settled step, where the stage looks for one; else the last finite check.
         best = torch.isfinite(buffers.best_total) & step.stage.keep_best
         kept = {

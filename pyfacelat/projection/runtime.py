@@ -35,12 +35,23 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return _DTYPES[name]
 
 
-def check_not_yet(graph: bool | str) -> None:
-    """Refuse, in words, what the signature foresees and this version does not do."""
-    if graph is not False and graph != "auto":
-        raise ConfigError(
-            f'graph: expected False or "auto", got {graph!r}; this version runs its steps eagerly'
-        )
+def resolve_graph(graph: bool | str, device: torch.device, landmark_backend: str) -> bool:
+    """Whether steps are replayed as a CUDA graph; "auto" is: wherever they can be.
+
+    Raises:
+        ConfigError: neither True, False nor "auto"; or True where there can be no graph.
+
+    """
+    if not isinstance(graph, bool) and graph != "auto":
+        raise ConfigError(f'graph: expected True, False or "auto", got {graph!r}')
+    why_not = ""
+    if device.type != "cuda":
+        why_not = f"graphs are for CUDA devices, and this is {device.type!r}"
+    elif landmark_backend != "torch":
+        why_not = f"the landmark backend {landmark_backend!r} cannot be recorded"
+    if graph is True and why_not:
+        raise ConfigError(f'graph: {why_not}; pass graph=False or "auto"')
+    return graph is not False and not why_not
 
 
 @contextmanager

@@ -106,7 +106,7 @@ class Step:
         self.objective = objective
         self.stage = stage
         self.buffers = buffers
-        self._draws = draws
+        self.draws = draws
         self._tables = _tables(stage, space.spread, draws)
         self._open = _open_rows(stage, space.rows, draws) if stage.delta_opening else None
 
@@ -119,7 +119,7 @@ class Step:
         parameters = buffers.parameters()
         with torch.enable_grad():
             leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-            theta = leaves["theta"] + deviation * self._draws.index_select(0, step)
+            theta = leaves["theta"] + deviation * self.draws.index_select(0, step)
             noise = {name: leaf for name, leaf in leaves.items() if name != "theta"}
             ws = self.space.to_ws(theta)
             images = self.render(ws, noise or None)

@@ -86,7 +86,7 @@ class Terms:
         network = self._nets.landmarker
         read: Callable[[Candidate], Tensor] = lambda c: network(shrink_to(c.images, size))  # noqa: E731
         if both and landmark.of_maps is not None:
-            read = _once(read)
+            read = _Once(read)
         terms: dict[str, TermFunction] = {}
         if stage.uses("coordinate"):
             weights = targets.look.new_tensor(self._config.group_weights)
@@ -169,13 +169,18 @@ class Terms:
         return lambda c: latent.fidelity(c.ws, mean)
 
 
-def _once(function: Callable[[Candidate], Tensor]) -> Callable[[Candidate], Tensor]:
-    """Remember the last candidate's value: two terms of one step share it."""
-    last: list[tuple[Candidate, Tensor]] = []
+class _Once:
+    """Remembers a function's value for the last candidate: two terms of one step share it."""
 
-    def remembered(candidate: Candidate) -> Tensor:
-        if not last or last[0][0] is not candidate:
-            last[:] = [(candidate, function(candidate))]
-        return last[0][1]
+    def __init__(self, function: Callable[[Candidate], Tensor]) -> None:
+        self._function = function
+        self._last: tuple[Candidate, Tensor] | None = None
 
-    return remembered
+    def __call__(self, candidate: Candidate) -> Tensor:
+        if self._last is None or self._last[0] is not candidate:
+            self._last = candidate, self._function(candidate)
+        return self._last[1]
+
+    def recorded_parts(self) -> list[object]:
+        """All that decides the value, for `projection.graphs`."""
+        return [self._function]
