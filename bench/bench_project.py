@@ -106,6 +106,14 @@ class Networks:
             image = self.generator.synthesis(ws)
             self.look, self.pose = (image / image.std()).clamp(-2, 2).split(1)
 
+    def to(self, device: str) -> Networks:
+        """Move everything, in place."""
+        for net in (self.generator, self.perceptual, self.fan):
+            net.to(device)
+        self.w, self.look, self.pose = (t.to(device) for t in (self.w, self.look, self.pose))
+        self.noise = {name: value.to(device) for name, value in self.noise.items()}
+        return self
+
 
 class Synthesis:
     """Forward and backward of a synthesis to w and noise, for a given gradient of the image."""
@@ -125,29 +133,29 @@ class Synthesis:
         return torch.stack([g.norm() for g in gradients]).norm()
 
 
-def our_step(nets: Networks, dtype: str, steps: int = 1000) -> Step:
-    """Our step under the reference preset's terms, from the shared start."""
+def our_step(
+    nets: Networks, dtype: str, steps: int = 1000, *, batch: int = 1, device: str = "cpu"
+) -> Step:
+    """Our step under the reference preset's terms, from the shared start, `batch` times."""
     config = replace(make_config("reference", steps=steps, space="w"), w_samples=64)
     projector = Projector(
         nets.generator,
         preset=config,
         perceptual=nets.perceptual,
         landmarker=nets.fan,
-        device="cpu",
+        device=device,
         dtype=dtype,
         align=False,
     )
     (stage,) = config.stages
-    pose = nets.pose
-    targets = make_targets(
-        config, projector.landmarker, nets.look, points=None, maps=None, image=pose
-    )
-    theta = nets.w.clone()
+    look, pose = (image.expand(batch, -1, -1, -1) for image in (nets.look, nets.pose))
+    targets = make_targets(config, projector.landmarker, look, points=None, maps=None, image=pose)
+    theta = nets.w.repeat(batch, 1, 1)
     terms = projector._terms(stage, theta, targets)
     objective = Objective(terms, stage.weights, stage.weight_ends)
-    noise = {name: value[None].clone() for name, value in nets.noise.items()}
+    noise = {name: value.repeat(batch, 1, 1) for name, value in nets.noise.items()}
     buffers = Buffers.allocate(theta, noise, steps, len(objective.names))
-    draws = torch.zeros(steps, 1, 512)
+    draws = torch.zeros(steps, 1, 512, device=device)
     return Step(projector._render, projector.space, objective, stage, buffers, draws)
 
 

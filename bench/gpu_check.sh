@@ -2,9 +2,9 @@
 # Everything about the CUDA ops that needs a GPU, in one command: bench/gpu_check.sh
 #
 # Builds the op library for the GPU at hand, runs the tests marked `gpu`, the same under
-# compute-sanitizer where that is installed, and times every op against its rivals. Needs g++, nvcc,
-# and Python with torch, numpy, pytest and pytest-benchmark. Writes bench/results/<gpu>.json; the table
-# comes last.
+# compute-sanitizer where that is installed, and times every op and the whole step against their rivals.
+# Needs g++, nvcc, and Python with torch, numpy, pytest and pytest-benchmark, for the step also pillow and
+# safetensors. Writes bench/results/<gpu>.json and <gpu>-step.json; the tables come last.
 # At most nine minutes: each part has its limit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,17 +46,29 @@ g++ -shared $work/*.o -o pyfacelat/_ops.abi3.so "$torch/lib/libtorch_cpu.so" \
   -L"$toolkit/lib64" -L"$toolkit/lib" -lcudart_static -ldl -lrt -lpthread
 
 echo "== tests (limit 120 s)"
-timeout 120 "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu tests/ops
+whole=1
+"$PYTHON" -c "import PIL, safetensors" 2>/dev/null || whole=
+tests=tests/ops
+if [[ $whole ]]; then tests="tests/ops tests/projection/test_graphs_gpu.py"; fi
+# shellcheck disable=SC2086 (two folders)
+timeout 120 "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu $tests
 
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
-    echo "== compute-sanitizer $tool (limit 45 s)"
-    timeout 45 compute-sanitizer --tool $tool --error-exitcode 9 "$PYTHON" -m pytest -q -x \
+    echo "== compute-sanitizer $tool (limit 40 s)"
+    timeout 40 compute-sanitizer --tool $tool --error-exitcode 9 "$PYTHON" -m pytest -q -x \
       -p no:cacheprovider -m gpu tests/ops/test_cuda_graph.py -k waits
   done
 else
   echo "== compute-sanitizer: not installed, left out"
 fi
 
-echo "== times (limit 120 s)"
-timeout 120 "$PYTHON" -m bench.gpu_ops "bench/results/$name.json" --seconds 85
+echo "== times of the ops (limit 85 s)"
+timeout 85 "$PYTHON" -m bench.gpu_ops "bench/results/$name.json" --seconds 55
+
+if [[ $whole ]]; then
+  echo "== times of the whole step (limit 100 s)"
+  timeout 100 "$PYTHON" -m bench.gpu_step "bench/results/$name-step.json" --seconds 70
+else
+  echo "== whole step: needs pillow and safetensors, left out"
+fi

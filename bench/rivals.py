@@ -72,7 +72,7 @@ def _to_rgb(x: Tensor, layer: nn.Module, w: Tensor) -> Tensor:
 
 def noise_regulariser(maps: list[Tensor]) -> Tensor:
     """The published pyramid of autocorrelations; maps [R,R]."""
-    total = torch.zeros(())
+    total = torch.zeros((), device=maps[0].device)
     for value in maps:
         level = value[None, None]
         while True:
@@ -102,6 +102,7 @@ class Step:
         weights: one a landmark, [68].
         draws: latent noise of each step, [steps,D], its deviation applied.
         improved: which of the two rivals.
+        capturable: keep Adam's counts on the device, so that a CUDA graph can record a step.
 
     """
 
@@ -118,6 +119,7 @@ class Step:
         weights: Tensor,
         draws: Tensor,
         improved: bool,
+        capturable: bool = False,
     ) -> None:
         layout = torch.channels_last if improved else torch.contiguous_format
         self._synthesis = Synthesis(generator, improved=improved)
@@ -131,8 +133,15 @@ class Step:
             self._maps = self._heat_maps(pose)
         self.w = w.clone().requires_grad_()
         self.noise = {name: value.clone().requires_grad_() for name, value in noise.items()}
-        self._adam = torch.optim.Adam([self.w, *self.noise.values()], lr=RATE)
+        parameters = [self.w, *self.noise.values()]
+        self._adam = torch.optim.Adam(parameters, lr=RATE, capturable=capturable)
         self._count, self._steps = 0, len(draws)
+
+    def compile(self) -> None:
+        """Put the three networks under torch.compile."""
+        self._synthesis = torch.compile(self._synthesis.__call__)  # type: ignore[assignment]
+        self._perceptual.trunk = torch.compile(self._perceptual.trunk)
+        self._heat_maps = torch.compile(self._heat_maps)  # type: ignore[method-assign]
 
     def _heat_maps(self, image: Tensor) -> Tensor:
         if image.shape[-1] != self._fan.config.input_size:

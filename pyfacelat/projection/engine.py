@@ -389,7 +389,8 @@ def project(
         seed: of the noise, in [0, 2^63). Same seed, same bits on CPU; global RNGs are left alone.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: "auto" (float32), "float32" or "float64".
-        graph: "auto" or False: steps run eagerly.
+        graph: whether steps are recorded as CUDA graphs and replayed; "auto" does on CUDA devices,
+            True elsewhere is an error. One that cannot be recorded is a DeviceError.
         outdir: where to write results and, during the run, a state to resume from.
         resume: continue a run that was interrupted in `outdir`; gives the same bits on CPU.
         callback: called with a `StepInfo` every 20 steps; returning False stops the run.
