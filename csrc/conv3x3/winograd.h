@@ -28,20 +28,43 @@ constexpr float kA = 0.625f, kB = 1.5f;
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// One convolution: x [n,h,w,in] and y [n,h,w,out], dense, zeros around x.
-//   v = x * in_scale + in_shift, times `positive` or `negative` by the sign of gate (of v: gate =
-//   x) y = act(out_scale * conv(v, W) + bias)
+// How the pixels of x become the input of the convolution.
+enum class Input {
+  kPlain,   // v = x
+  kScaled,  // v = x * in_scale[n,c]
+  kAffine,  // v = max(x * in_scale[c] + in_shift[c], 0)
+  kGated,   // v = x * (in_gate > 0 ? gate_positive : gate_negative)
+};
+
+// What becomes of its output z.
+enum class Output {
+  kActivated,  // v = z + bias;                        y = v * (v > 0 ? positive : negative)
+  kStyled,     // v = z * out_scale + noise + bias;    y likewise, then clipped to +-limit
+  kMasked,     // y = out_gate * out_scale + out_shift > 0 ? z * out_scale : 0
+};
+
+// One convolution of x [n,h,w,in] to y [n,h,w,out], both dense, zeros around the input.
 struct Job {
   int64_t n = 0, h = 0, w = 0, in = 0, out = 0;
   const float* x = nullptr;
   const float* u = nullptr;  // packed weights
   float* y = nullptr;
-  const float* gate = nullptr;       // like x: x is multiplied by a slope chosen by its sign
-  const float* in_scale = nullptr;   // [n, in]
-  const float* out_scale = nullptr;  // [n, out]
-  const float* bias = nullptr;       // [out]
+
+  Input input = Input::kPlain;
+  const float* in_scale = nullptr;  // [n,in]; [in] for kAffine
+  const float* in_shift = nullptr;  // [in]
+  const float* in_gate = nullptr;   // like x
   float gate_positive = 1, gate_negative = 1;
+
+  Output output = Output::kActivated;
+  const float* out_scale = nullptr;  // [n,out], null for ones; [out] for kMasked
+  const float* out_shift = nullptr;  // [out]
+  const float* out_gate = nullptr;   // like y
+  const float* noise = nullptr;      // [h,w] for each image, null for none
+  int64_t noise_step = 0;            // from one image's noise to the next one's
+  const float* bias = nullptr;       // [out], null for none
   float positive = 1, negative = 1;  // slopes of the activation, gain included
+  float limit = 0;                   // NaN for none
 
   int64_t rows() const { return (h + kTile - 1) / kTile; }
   int64_t columns() const { return (w + kTile - 1) / kTile; }
@@ -64,9 +87,12 @@ struct Kernels {
                  const float* m);
 };
 
-// Null where the compiler or the processor lacks the instruction set.
+// Null where the compiler lacks the instruction set.
 const Kernels* avx512_kernels();
 const Kernels* avx2_kernels();
 const Kernels* portable_kernels();
+
+// The whole convolution, on torch's threads.
+void run(const Job& job);
 
 }  // namespace pyfacelat::conv3x3

@@ -83,31 +83,46 @@ struct Winograd {
           x(tile % job.columns() * kTile) {}
   };
 
-  // One tile, `lanes` channels from c on. kInside: no pixel of it is outside of the image.
-  template <bool kInside, bool kGated>
+  // One tile, `lanes` channels from c on. kInside: no pixel of it is outside of the image, and the
+  // channels fill a register.
+  template <bool kInside, Input kInput>
   static void input_tile(const Job& job, const Place& at, int64_t c, int64_t lanes, float* v,
                          int64_t plane) {
     if (kInside) lanes = LANES;
+    Vec scale = {}, shift = {};
+    if constexpr (kInput == Input::kScaled)
+      scale = load_part(job.in_scale + at.image * job.in + c, lanes);
+    if constexpr (kInput == Input::kAffine) {
+      scale = load_part(job.in_scale + c, lanes);
+      shift = load_part(job.in_shift + c, lanes);
+    }
+    const int64_t pixel = job.in, line = job.w * pixel;
+    int64_t start = ((at.image * job.h + at.y - 1) * job.w + at.x - 1) * pixel + c;
     Vec rows[kPlanes];
-    const bool scaled = job.in_scale != nullptr;
-    const Vec scale = scaled ? load_part(job.in_scale + at.image * job.in + c, lanes) : Vec{} + 1;
 #pragma GCC unroll 6
-    for (int i = 0; i < kPoints; ++i) {
-      const int64_t y = at.y + i - 1;
+    for (int i = 0; i < kPoints; ++i, start += line) {
+      const bool outside = !kInside && (at.y + i < 1 || at.y + i > job.h);
       Vec d[kPoints];
 #pragma GCC unroll 6
       for (int j = 0; j < kPoints; ++j) {
-        const int64_t x = at.x + j - 1;
-        if (!kInside && (y < 0 || y >= job.h || x < 0 || x >= job.w)) {
+        if (!kInside && (outside || at.x + j < 1 || at.x + j > job.w)) {
           d[j] = Vec{};
           continue;
         }
-        const int64_t offset = ((at.image * job.h + y) * job.w + x) * job.in + c;
-        d[j] = load_part(job.x + offset, lanes);
-        if (kGated)
-          d[j] = slope(d[j], load_part(job.gate + offset, lanes), job.gate_positive,
+        const float* p = job.x + start + j * pixel;
+        // The columns that the next tile does not share: rows are too short for the processor to
+        // see where this goes.
+        if (kInside && j >= kPoints - kTile) __builtin_prefetch(p + kTile * pixel);
+        const Vec value = load_part(p, lanes);
+        if constexpr (kInput == Input::kPlain) d[j] = value;
+        if constexpr (kInput == Input::kScaled) d[j] = value * scale;
+        if constexpr (kInput == Input::kAffine) {
+          const Vec sum = value * scale + shift;
+          d[j] = sum > 0 ? sum : Vec{};
+        }
+        if constexpr (kInput == Input::kGated)
+          d[j] = slope(value, load_part(job.in_gate + start + j * pixel, lanes), job.gate_positive,
                        job.gate_negative);
-        d[j] *= scale;
       }
       evaluate(d, 1, rows + i * kPoints);
     }
@@ -120,7 +135,7 @@ struct Winograd {
     }
   }
 
-  template <bool kGated>
+  template <Input kInput>
   static void input_tiles(const Job& job, int64_t first, int64_t count, int64_t block, float* v) {
     const int64_t row = job.v_row(), plane = block * row;
     for (int64_t t = 0; t < count; ++t, v += row) {
@@ -129,17 +144,23 @@ struct Winograd {
       int64_t c = 0;
       if (inside)
         for (; c + LANES <= job.in; c += LANES)
-          input_tile<true, kGated>(job, at, c, LANES, v, plane);
-      for (; c < job.in; c += LANES) {
-        const int64_t lanes = job.in - c < LANES ? job.in - c : LANES;
-        input_tile<false, kGated>(job, at, c, lanes, v, plane);
-      }
+          input_tile<true, kInput>(job, at, c, LANES, v, plane);
+      for (; c < job.in; c += LANES)
+        input_tile<false, kInput>(job, at, c, job.in - c < LANES ? job.in - c : LANES, v, plane);
     }
   }
 
   static void input(const Job& job, int64_t first, int64_t count, int64_t block, float* v) {
-    job.gate ? input_tiles<true>(job, first, count, block, v)
-             : input_tiles<false>(job, first, count, block, v);
+    switch (job.input) {
+      case Input::kPlain:
+        return input_tiles<Input::kPlain>(job, first, count, block, v);
+      case Input::kScaled:
+        return input_tiles<Input::kScaled>(job, first, count, block, v);
+      case Input::kAffine:
+        return input_tiles<Input::kAffine>(job, first, count, block, v);
+      case Input::kGated:
+        return input_tiles<Input::kGated>(job, first, count, block, v);
+    }
   }
 
   // c[R, kWidth] = a[R, depth] b[depth, kWidth], summed kRun products at a time: a sum of 512 in a
@@ -198,17 +219,29 @@ struct Winograd {
     }
   }
 
-  // One tile, `lanes` channels from c on.
-  template <bool kWhole>
+  // One tile, `lanes` channels from c on. kWhole: the image holds all of it, and the channels fill
+  // a register.
+  template <bool kWhole, Output kOutput>
   static void output_tile(const Job& job, const Place& at, int64_t c, int64_t lanes, const float* m,
                           int64_t plane) {
     const int64_t high = kWhole || job.h - at.y > kTile ? kTile : job.h - at.y;
     const int64_t wide = kWhole || job.w - at.x > kTile ? kTile : job.w - at.x;
     if (kWhole) lanes = LANES;
-    const Vec scale =
-        job.out_scale ? load_part(job.out_scale + at.image * job.out + c, lanes) : Vec{} + 1;
-    const Vec bias = job.bias ? load_part(job.bias + c, lanes) : Vec{};
-    const float positive = job.positive, negative = job.negative;
+    const int64_t pixel = job.out, line = job.w * pixel;
+    int64_t start = ((at.image * job.h + at.y) * job.w + at.x) * pixel + c;
+    Vec scale = Vec{} + 1, shift = {};
+    if constexpr (kOutput == Output::kMasked) {
+      scale = load_part(job.out_scale + c, lanes);
+      shift = load_part(job.out_shift + c, lanes);
+    } else if (job.bias) {
+      shift = load_part(job.bias + c, lanes);
+    }
+    if (kOutput == Output::kStyled && job.out_scale)
+      scale = load_part(job.out_scale + at.image * job.out + c, lanes);
+    const float* noise = nullptr;
+    if (kOutput == Output::kStyled && job.noise)
+      noise = job.noise + at.image * job.noise_step + at.y * job.w + at.x;
+    const float positive = job.positive, negative = job.negative, limit = job.limit;
     Vec rows[kTile * kPoints];
 #pragma GCC unroll 6
     for (int j = 0; j < kPoints; ++j) {
@@ -219,23 +252,39 @@ struct Winograd {
 #pragma GCC unroll 4
       for (int i = 0; i < kTile; ++i) rows[i * kPoints + j] = out[i];
     }
-    float* y = job.y + ((at.image * job.h + at.y) * job.w + at.x) * job.out + c;
 #pragma GCC unroll 4
-    for (int64_t i = 0; i < kTile; ++i, y += job.w * job.out) {
+    for (int64_t i = 0; i < kTile; ++i, start += line) {
       if (!kWhole && i >= high) break;
       Vec out[kTile];
       interpolate(rows + i * kPoints, 1, out);
 #pragma GCC unroll 4
       for (int64_t j = 0; j < kTile; ++j) {
         if (!kWhole && j >= wide) break;
-        const Vec z = out[j] * scale + bias;
-        store_part(y + j * job.out, slope(z, z, positive, negative), lanes);
+        float* y = job.y + start + j * pixel;
+        Vec v;
+        if constexpr (kOutput == Output::kMasked) {
+          const Vec before = load_part(job.out_gate + start + j * pixel, lanes) * scale + shift;
+          v = before > 0 ? out[j] * scale : Vec{};
+        } else {
+          if constexpr (kOutput == Output::kStyled) {
+            out[j] = out[j] * scale;
+            if (noise) out[j] += noise[i * job.w + j];
+          }
+          v = out[j] + shift;
+          v = slope(v, v, positive, negative);
+          if constexpr (kOutput == Output::kStyled) {
+            v = v > limit ? Vec{} + limit : v;
+            v = v < -limit ? Vec{} - limit : v;
+          }
+        }
+        store_part(y, v, lanes);
       }
     }
   }
 
-  static void output(const Job& job, int64_t first, int64_t count, int64_t panel, int64_t panels,
-                     const float* m) {
+  template <Output kOutput>
+  static void output_tiles(const Job& job, int64_t first, int64_t count, int64_t panel,
+                           int64_t panels, const float* m) {
     const int64_t row = Job::m_row(panels), plane = count * row;
     const int64_t from = panel * kPanel;
     const int64_t to = job.out < from + panels * kPanel ? job.out : from + panels * kPanel;
@@ -245,9 +294,22 @@ struct Winograd {
       int64_t c = from;
       if (whole)
         for (; c + LANES <= to; c += LANES)
-          output_tile<true>(job, at, c, LANES, m + (c - from), plane);
+          output_tile<true, kOutput>(job, at, c, LANES, m + (c - from), plane);
       for (; c < to; c += LANES)
-        output_tile<false>(job, at, c, to - c < LANES ? to - c : LANES, m + (c - from), plane);
+        output_tile<false, kOutput>(job, at, c, to - c < LANES ? to - c : LANES, m + (c - from),
+                                    plane);
+    }
+  }
+
+  static void output(const Job& job, int64_t first, int64_t count, int64_t panel, int64_t panels,
+                     const float* m) {
+    switch (job.output) {
+      case Output::kActivated:
+        return output_tiles<Output::kActivated>(job, first, count, panel, panels, m);
+      case Output::kStyled:
+        return output_tiles<Output::kStyled>(job, first, count, panel, panels, m);
+      case Output::kMasked:
+        return output_tiles<Output::kMasked>(job, first, count, panel, panels, m);
     }
   }
 

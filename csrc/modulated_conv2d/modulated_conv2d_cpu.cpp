@@ -2,7 +2,8 @@
 // pyfacelat/ops/modulated_conv2d.py).
 //
 // A pass that scales the input, torch's own convolutions (oneDNN) on the unchanged weights, and one
-// pass for everything after them; an upsampling layer's FIR filter hands each finished row to that
+// pass for everything after them; with packed weights a 3x3 layer is all three at once (conv3x3.h).
+// An upsampling layer's FIR filter hands each finished row to that
 // pass while the row is in cache. The backward is one pass over dy and y, the transposed
 // convolution, one pass for the styles. Sums run over blocks of fixed size, so that threads do not
 // change a bit.
@@ -16,6 +17,7 @@
 #include "common/check.h"
 #include "common/dispatch.h"
 #include "common/layout.h"
+#include "conv3x3/conv3x3.h"
 #include "modulated_conv2d/modulated_conv2d.h"
 #include "modulated_conv2d/modulated_conv2d_op.h"
 #include "modulated_conv2d/resample.h"
@@ -130,13 +132,52 @@ Tensor modulated_weight(const Tensor& weight, const Tensor& styles) {
   return out;
 }
 
+// The packed weight of a layer that conv3x3 computes faster, else nothing.
+OptionalTensor packed_if_faster(const char* name, const OptionalTensor& packed, const Tensor& x,
+                                const Tensor& weight, const std::vector<ResampleStep>& steps,
+                                int64_t in, int64_t out) {
+  const ResampleStep& step = steps[0];
+  const bool plain = steps.size() == 1 && !step.fir && step.stride == 1 && !step.transposed &&
+                     !step.flip && step.pad == std::vector<int64_t>{1, 1} && weight.size(2) == 3 &&
+                     weight.size(3) == 3;
+  if (!plain || !conv3x3::pays(x, out)) return std::nullopt;
+  return conv3x3::packed_weight(kOp, name, packed, in, out);
+}
+
+// The whole layer in one go.
+Tensor styled(const Tensor& x, const Tensor& packed, const Tensor& styles,
+              const OptionalTensor& demod, const OptionalTensor& noise, const OptionalTensor& bias,
+              int64_t out, modconv::Slopes<float> slopes) {
+  const int64_t n = x.size(0), h = x.size(2), w = x.size(3);
+  check_noise(noise, n, h, w);
+  auto dense = [](const OptionalTensor& t) {
+    return t ? OptionalTensor(as_format(*t, MemoryFormat::Contiguous)) : std::nullopt;
+  };
+  auto data = [](const OptionalTensor& t) { return t ? data_of<float>(*t) : nullptr; };
+  const Tensor input = as_format(x, MemoryFormat::ChannelsLast);
+  const OptionalTensor s = dense(styles), d = dense(demod), map = dense(noise), b = dense(bias);
+  Tensor y = empty_as(x, {n, out, h, w}, MemoryFormat::ChannelsLast);
+  conv3x3::Job job = conv3x3::job_of(input, packed, y);
+  job.input = conv3x3::Input::kScaled;
+  job.in_scale = data(s);
+  job.output = conv3x3::Output::kStyled;
+  job.out_scale = data(d), job.noise = data(map), job.bias = data(b);
+  job.noise_step = map && map->size(0) > 1 ? h * w : 0;
+  job.positive = slopes.positive, job.negative = slopes.negative, job.limit = slopes.limit;
+  conv3x3::run(job);
+  return y;
+}
+
 template <class T>
 Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& styles,
                const OptionalTensor& demod, const OptionalTensor& noise, const OptionalTensor& bias,
                const OptionalTensor& f, const std::vector<ResampleStep>& steps,
-               modconv::Slopes<accumulate_t<T>> slopes) {
+               modconv::Slopes<accumulate_t<T>> slopes, const OptionalTensor& packed) {
   using A = accumulate_t<T>;
   const int64_t n = x.size(0), o = weight.size(0);
+  if constexpr (std::is_same_v<T, float>)
+    if (auto u = packed_if_faster("packed", packed, x, weight, steps, x.size(1), o))
+      return styled(x, *u, styles, demod, noise, bias, o, slopes);
   const bool scale_weight = n == 1 && weight.numel() < x.numel();
   const Tensor w = scale_weight ? modulated_weight<T>(weight, styles) : weight;
   Tensor z = scale_weight ? as_format(x, MemoryFormat::ChannelsLast) : modulated<T>(x, styles);
@@ -186,7 +227,7 @@ Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Ten
                    const Tensor& styles, const OptionalTensor& demod, const OptionalTensor& noise,
                    const OptionalTensor& bias, const OptionalTensor& f,
                    const std::vector<ResampleStep>& steps, modconv::Slopes<accumulate_t<T>> slopes,
-                   int64_t needs) {
+                   int64_t needs, const OptionalTensor& packed_back) {
   using A = accumulate_t<T>;
   const int64_t n = x.size(0), in = x.size(1), o = weight.size(0);
   const int64_t pixels = y.size(2) * y.size(3);
@@ -252,14 +293,21 @@ Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Ten
   if (!(needs & (kX | kStyles | kWeight))) return out;
 
   const bool need_x = needs & (kX | kStyles), need_weight = needs & kWeight;
-  const Tensor entry =
-      need_weight ? modulated<T>(x, styles) : as_format(x, MemoryFormat::ChannelsLast);
-  MapGradients through = map_backward(steps, std::move(dz), entry, weight, f, need_x, need_weight);
-  if (need_weight) std::get<1>(out) = through.weight;
-  if (!need_x) return out;
-  dz = std::move(through.x);
-
   const Tensor input = as_format(x, MemoryFormat::ChannelsLast);
+  auto u = packed_if_faster("packed_back", packed_back, dz, weight, steps, o, in);
+  if (u && !need_weight) {
+    const Tensor dx = empty_as(x, sizes_of(x), MemoryFormat::ChannelsLast);
+    conv3x3::run(conv3x3::job_of(dz, *u, dx));
+    dz = dx;
+  } else {
+    const Tensor entry = need_weight ? modulated<T>(x, styles) : input;
+    MapGradients through =
+        map_backward(steps, std::move(dz), entry, weight, f, need_x, need_weight);
+    if (need_weight) std::get<1>(out) = through.weight;
+    if (!need_x) return out;
+    dz = std::move(through.x);
+  }
+
   const std::vector<A> s = read<T, A>(styles, n * in, A(1));
   const int64_t area = x.size(2) * x.size(3);
   const Blocks blocks(n, area, in);
@@ -280,13 +328,13 @@ Tensor modulated_conv2d_cpu(const Tensor& x, const Tensor& weight, const Tensor&
                             OptionalTensor demod, OptionalTensor noise, OptionalTensor bias,
                             OptionalTensor f, int64_t up, int64_t down, int64_t padding,
                             bool flip_weight, std::string act, double alpha, double gain,
-                            double clamp) {
+                            double clamp, OptionalTensor packed) {
   check_inputs(x, weight, styles, demod, noise, bias, gain);
   const std::vector<ResampleStep> steps = resample_steps(weight, f, up, down, padding, flip_weight);
   Tensor y;
   dispatch_float(kOp, x, [&]<class T>() {
     const modconv::Slopes<accumulate_t<T>> slopes(act_slope(act, alpha), gain, clamp);
-    y = forward<T>(x, weight, styles, demod, noise, bias, f, steps, slopes);
+    y = forward<T>(x, weight, styles, demod, noise, bias, f, steps, slopes, packed);
   });
   return y;
 }
@@ -297,7 +345,7 @@ Gradients modulated_conv2d_backward_cpu(const Tensor& dy, const Tensor& y, const
                                         OptionalTensor bias, OptionalTensor f, int64_t up,
                                         int64_t down, int64_t padding, bool flip_weight,
                                         std::string act, double alpha, double gain, double clamp,
-                                        int64_t needs) {
+                                        int64_t needs, OptionalTensor packed_back) {
   check_inputs(x, weight, styles, demod, noise, bias, gain);
   check_gradient(dy, y, x);
   check_noise(noise, x.size(0), y.size(2), y.size(3));
@@ -305,7 +353,8 @@ Gradients modulated_conv2d_backward_cpu(const Tensor& dy, const Tensor& y, const
   std::optional<Gradients> out;
   dispatch_float(kOp, x, [&]<class T>() {
     const modconv::Slopes<accumulate_t<T>> slopes(act_slope(act, alpha), gain, clamp);
-    out = backward<T>(dy, y, x, weight, styles, demod, noise, bias, f, steps, slopes, needs);
+    out = backward<T>(dy, y, x, weight, styles, demod, noise, bias, f, steps, slopes, needs,
+                      packed_back);
   });
   return *out;
 }

@@ -81,7 +81,7 @@ Tensor modulated_conv2d_cuda(const Tensor& x, const Tensor& weight, const Tensor
                              OptionalTensor demod, OptionalTensor noise, OptionalTensor bias,
                              OptionalTensor f, int64_t up, int64_t down, int64_t padding,
                              bool flip_weight, std::string act, double alpha, double gain,
-                             double clamp) {
+                             double clamp, OptionalTensor /*packed: for CPUs*/) {
   check_inputs(x, weight, styles, demod, noise, bias, gain);
   const DeviceScope scope(kOp, x.get_device_index());
   const Launcher launch(x);
@@ -105,7 +105,7 @@ Gradients modulated_conv2d_backward_cuda(const Tensor& dy, const Tensor& y, cons
                                          OptionalTensor bias, OptionalTensor f, int64_t up,
                                          int64_t down, int64_t padding, bool flip_weight,
                                          std::string act, double alpha, double gain, double clamp,
-                                         int64_t needs) {
+                                         int64_t needs, OptionalTensor /*packed_back*/) {
   check_inputs(x, weight, styles, demod, noise, bias, gain);
   check_gradient(dy, y, x);
   check_noise(noise, x.size(0), y.size(2), y.size(3));

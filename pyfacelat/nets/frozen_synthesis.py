@@ -169,6 +169,7 @@ class FrozenSynthesis:
         f: Tensor | None,
     ) -> StyledConv:
         weight, bias = (t.detach().to(self._features) for t in (layer.weight, layer.bias))
+        packed = ops.pack_conv3x3(weight) if up == 1 and weight.shape[2] == 3 else None
         return StyledConv(
             weight,
             bias,
@@ -178,6 +179,7 @@ class FrozenSynthesis:
             act,
             ops.default_gain(act),
             layer.conv_clamp,
+            packed,
         )
 
     def _scaled(self, noise: Tensor, strength: float) -> Tensor:

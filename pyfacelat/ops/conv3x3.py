@@ -1,8 +1,10 @@
-"""3x3 convolution with frozen weights, stride 1, zeros around: y = act(conv(x, W) + b) * gain.
+"""3x3 convolution with frozen weights, stride 1, zeros around: y = act(conv(v, W) + b) * gain.
 
-For networks that are only looked through: gradients reach the input, never the weights, so that
-what can be computed from the weights is computed once, in `pack_conv3x3`. The CPU kernel runs
-Winograd's F(4x4, 3x3) (Lavin and Gray 2016), 36 products instead of 144 for a 4x4 tile,
+The input v is x, or max(x * in_scale + in_shift, 0) by channel: a frozen batch normalisation and
+relu before the convolution. For networks that are only looked through: gradients reach the input,
+never the weights, so that what can be computed from the weights is computed once, in
+`pack_conv3x3`. The CPU kernel runs Winograd's F(4x4, 3x3) (Lavin and Gray 2016), 36 products
+instead of 144 for a 4x4 tile,
 
     y = A^T [(G g G^T) * (B^T d B)] A,
 
@@ -10,7 +12,8 @@ which is multiplication of polynomials by their values at 0, +-5/8, +-3/2 and in
 weight is G g G^T; that of the backward belongs to the flipped and transposed kernel. Rounding is
 3 to 5 times that of a direct sum (docs/measurements.md).
 
-The backward keeps y: the activation's slope is chosen by its sign.
+The backward keeps y: the activation's slope is chosen by its sign. It keeps x only to find again
+where v is positive.
 """
 
 from __future__ import annotations
@@ -40,8 +43,9 @@ class Conv3x3Weight:
 
     Attributes:
         weight: [O, I, 3, 3].
-        packed: opaque, for the forward.
-        packed_back: opaque, for the backward; empty where it was not asked for.
+        packed: opaque, for the forward; empty where no kernel reads it.
+        packed_back: opaque, for the backward; likewise, and where it was not asked for.
+
     """
 
     weight: Tensor
@@ -81,6 +85,12 @@ def _packed_shape(weight: Tensor, transposed: bool) -> tuple[int, int, int, int]
     return (out + _PANEL - 1) // _PANEL, 36, depth, _PANEL
 
 
+def _prepared(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    if scale is None or shift is None:
+        return x
+    return (x * scale[:, None, None] + shift[:, None, None]).relu()
+
+
 def reference(
     x: Tensor,
     weight: Tensor,
@@ -90,9 +100,11 @@ def reference(
     act: str,
     alpha: float,
     gain: float,
+    in_scale: Tensor | None = None,
+    in_shift: Tensor | None = None,
 ) -> Tensor:
     """Plain torch form; the packed weights are for compiled kernels alone."""
-    z = F.conv2d(x, weight, bias, padding=1)
+    z = F.conv2d(_prepared(x, in_scale, in_shift), weight, bias, padding=1)
     if act == "relu":
         z = z.relu()
     elif act == "lrelu":
@@ -101,12 +113,24 @@ def reference(
 
 
 def backward_reference(
-    dy: Tensor, y: Tensor, weight: Tensor, packed_back: Tensor, act: str, alpha: float, gain: float
+    dy: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    packed_back: Tensor,
+    act: str,
+    alpha: float,
+    gain: float,
+    x: Tensor | None = None,
+    in_scale: Tensor | None = None,
+    in_shift: Tensor | None = None,
 ) -> Tensor:
-    """dL/dx from dL/dy."""
+    """dL/dx from dL/dy; x is read beside an in_scale only."""
     low = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}[act]
     dz = torch.where(y > 0, dy * gain, dy * (gain * low))
-    return F.conv_transpose2d(dz, weight, padding=1).contiguous(memory_format=torch.channels_last)
+    dx = F.conv_transpose2d(dz, weight, padding=1)
+    if x is not None and in_scale is not None:
+        dx = dx * in_scale[:, None, None] * (_prepared(x, in_scale, in_shift) > 0)
+    return dx.contiguous(memory_format=torch.channels_last)
 
 
 def _fake(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
@@ -120,20 +144,21 @@ def _backward_fake(dy: Tensor, y: Tensor, weight: Tensor, *rest: Any) -> Tensor:
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    x, weight, _, packed_back, bias, *config = inputs
-    ctx.save_for_backward(output, weight, packed_back)
+    x, weight, _, packed_back, _, *config, in_scale, in_shift = inputs
+    before = (None if in_scale is None else x, in_scale, in_shift)
+    ctx.save_for_backward(output, weight, packed_back, *before)
     ctx.config = config
 
 
 def _backward(ctx, dy: Tensor):  # type: ignore[no-untyped-def]
     need_x, *others = ctx.needs_input_grad
     if any(others):
-        raise RuntimeError("conv3x3: weight and bias are frozen; their gradients are not defined")
+        raise RuntimeError("conv3x3: all but x is frozen; other gradients are not defined")
     if not need_x:
-        return (None,) * 8
-    y, weight, packed_back = ctx.saved_tensors
+        return (None,) * 10
+    y, weight, packed_back, *before = ctx.saved_tensors
     run = backward_reference if torch.is_grad_enabled() else torch.ops.pyfacelat.conv3x3_backward
-    return run(dy, y, weight, packed_back, *ctx.config), *[None] * 7
+    return run(dy, y, weight, packed_back, *ctx.config, *before), *[None] * 9
 
 
 define(
@@ -143,7 +168,7 @@ define(
 )
 define(
     "conv3x3(Tensor x, Tensor weight, Tensor packed, Tensor packed_back, Tensor? bias, str act,"
-    " float alpha, float gain) -> Tensor",
+    " float alpha, float gain, Tensor? in_scale=None, Tensor? in_shift=None) -> Tensor",
     reference,
     _fake,
     _backward,
@@ -151,7 +176,8 @@ define(
 )
 define(
     "conv3x3_backward(Tensor dy, Tensor y, Tensor weight, Tensor packed_back, str act,"
-    " float alpha, float gain) -> Tensor",
+    " float alpha, float gain, Tensor? x=None, Tensor? in_scale=None, Tensor? in_shift=None)"
+    " -> Tensor",
     backward_reference,
     _backward_fake,
 )
@@ -160,23 +186,28 @@ define(
 def pack_conv3x3(weight: Tensor, *, gradient: bool = True) -> Conv3x3Weight:
     """Prepare a frozen kernel for `conv3x3`, once for a network.
 
-    The packed forms take 4 times the memory of the weight each; they are not updated when the
-    weight changes, and belong to its device and dtype.
+    Each packed form takes 4 times the memory of the weight. They are made for float32 on a CPU with
+    a compiled kernel; elsewhere there is nothing to prepare. They do not follow later changes of
+    the weight.
 
     Args:
         weight: [O, I, 3, 3], any float dtype, frozen.
-        gradient: also pack what the backward needs.
+        gradient: also pack for the backward; without, that runs torch's convolution.
 
     Raises:
         ValueError: another shape or dtype, or a weight that requires a gradient.
+
     """
     _check_frozen("weight", weight)
     check_float("weight", weight)
     if tuple(weight.shape[2:]) != (3, 3):
         raise ValueError(f"weight: expected a 3x3 kernel, got shape {list(weight.shape)}")
-    pack = torch.ops.pyfacelat.conv3x3_pack
-    packed = pack(weight, False)
-    return Conv3x3Weight(weight, packed, pack(weight, True) if gradient else weight.new_empty(0))
+    compiled = weight.device.type == "cpu" and "cpp" in _extension.available("conv3x3", "cpu")
+    forms = [weight.new_empty(0), weight.new_empty(0)]
+    if compiled and weight.dtype == torch.float32:
+        for i in range(1 + gradient):
+            forms[i] = torch.ops.pyfacelat.conv3x3_pack(weight, bool(i))
+    return Conv3x3Weight(weight, *forms)
 
 
 def _check_frozen(name: str, t: Tensor) -> None:
@@ -192,6 +223,8 @@ def conv3x3(
     act: str = "linear",
     alpha: float = DEFAULT_ALPHA,
     gain: float = 1.0,
+    in_scale: Tensor | None = None,
+    in_shift: Tensor | None = None,
 ) -> Tensor:
     """Correlate with a frozen 3x3 kernel, stride 1, one row of zeros around; bias, activation.
 
@@ -202,30 +235,35 @@ def conv3x3(
         act: "linear", "relu" or "lrelu".
         alpha: slope of lrelu below zero, >= 0.
         gain: factor after the activation, > 0 (1 by default, unlike that of `bias_act`).
+        in_scale: [I], dtype of x, frozen: convolve max(x * in_scale + in_shift, 0) instead of x.
+        in_shift: [I], beside in_scale.
 
     Returns:
         [N, O, H, W], dtype of x, channels_last. Only x gets a gradient.
 
     Raises:
-        ValueError: a wrong shape, dtype, device or activation; a bias that requires a gradient; an
-            x that does, where the weight was packed without its backward.
+        ValueError: a wrong shape, dtype, device or activation; a vector that requires a gradient;
+            one of in_scale and in_shift without the other.
+
     """
     check_float("x", x)
     if not isinstance(weight, Conv3x3Weight):
         raise ValueError(f"weight: expected pack_conv3x3(weight), got {type(weight).__name__}")
     w = weight.weight
     check_same("weight", w, x, (w.shape[0], x.shape[1], 3, 3))
-    if bias is not None:
-        check_same("bias", bias, x, (w.shape[0],))
-        _check_frozen("bias", bias)
+    vectors = {"bias": (bias, 0), "in_scale": (in_scale, 1), "in_shift": (in_shift, 1)}
+    for name, (t, axis) in vectors.items():
+        if t is not None:
+            check_same(name, t, x, (w.shape[axis],))
+            _check_frozen(name, t)
+    if (in_scale is None) != (in_shift is None):
+        raise ValueError("in_shift: expected exactly where there is an in_scale")
     if act not in ACTIVATIONS:
         raise ValueError(f"act: expected one of {', '.join(ACTIVATIONS)}, got {act!r}")
     if not alpha >= 0:
         raise ValueError(f"alpha: expected a number >= 0, got {alpha}")
     if not gain > 0:
         raise ValueError(f"gain: expected a number > 0, got {gain}")
-    unpacked = weight.packed_back.numel() == 0 and w.numel() > 0
-    if unpacked and x.requires_grad and torch.is_grad_enabled():
-        raise ValueError("weight: packed with gradient=False, but x requires a gradient")
-    arguments = (x, w, weight.packed, weight.packed_back, bias, act, float(alpha), float(gain))
-    return _extension.call("conv3x3", reference, *arguments)
+    kernel = (w, weight.packed, weight.packed_back)
+    config = (act, float(alpha), float(gain))
+    return _extension.call("conv3x3", reference, x, *kernel, bias, *config, in_scale, in_shift)

@@ -40,6 +40,7 @@ class StyledConv:
     Attributes:
         weight: [O,I,kh,kw]; bias: [O]; filter: FIR taps, where `up` is 2.
         up, padding, act, gain, clamp: as in `modulated_conv2d`; act is linear, relu or lrelu.
+        packed: the weight from `pack_conv3x3`, for a 3x3 layer with padding 1 and no `up`.
 
     """
 
@@ -51,6 +52,7 @@ class StyledConv:
     act: str
     gain: float
     clamp: float | None
+    packed: Conv3x3Weight | None = None
 
     def _inputs(
         self, x: Tensor, styles: Tensor, demod: Tensor | None, noise: Tensor | None
@@ -76,6 +78,7 @@ class StyledConv:
             "modulated_conv2d",
             reference,
             *self._inputs(x, styles, demod, noise),  # type: ignore[arg-type]
+            self.packed and self.packed.packed,
         )
 
     def gradients(
@@ -103,6 +106,7 @@ class StyledConv:
             y,
             *self._inputs(x, styles, demod, noise),
             needs,
+            self.packed and self.packed.packed_back,
         )  # type: ignore[assignment]
         return found[0], found[2], found[3], found[4]
 

@@ -73,8 +73,9 @@ def reference(
     alpha: float,
     gain: float,
     clamp: float,
+    packed: Tensor | None = None,
 ) -> Tensor:
-    """Plain torch form, step by step, in the dtype of x."""
+    """Plain torch form, step by step, in the dtype of x; `packed` is for compiled kernels alone."""
     z = x * _scale(styles)
     for step in _plan(weight, f, up, down, padding, flip_weight):
         z = step.apply(z, weight) if isinstance(step, Conv) else _fir(step, z, f)
@@ -105,6 +106,7 @@ def backward_reference(
     gain: float,
     clamp: float,
     needs: int,
+    packed_back: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, styles, demod, noise and bias; [0] where the bit of needs is off."""
     need = {name: bool(needs >> i & 1) for i, name in enumerate(_NEEDS)}
@@ -196,7 +198,7 @@ def _fake(
 
 
 def _backward_fake(dy: Tensor, y: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    needs = rest[-1]
+    needs = rest[14]
     out = []
     for i, t in enumerate((x, *rest[:5])):
         wanted = t is not None and needs >> i & 1
@@ -208,7 +210,7 @@ def _backward_fake(dy: Tensor, y: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.save_for_backward(output, *inputs[:7])
-    ctx.config = inputs[7:]
+    ctx.config = inputs[7:15]  # not `packed`, whose backward would be another one
 
 
 def _backward(ctx, dy: Tensor):  # type: ignore[no-untyped-def]
@@ -221,7 +223,7 @@ def _backward(ctx, dy: Tensor):  # type: ignore[no-untyped-def]
         needs = sum(1 << i for i, w in enumerate(wanted) if w)
         out = torch.ops.pyfacelat.modulated_conv2d_backward(dy, y, *tensors, *ctx.config, needs)
     grads = [g if w else None for g, w in zip(out, wanted, strict=True)]
-    return (*grads, *[None] * 9)
+    return (*grads, *[None] * 10)
 
 
 def _differentiable_backward(
@@ -239,10 +241,18 @@ _INPUTS = (
     " Tensor? f, int up, int down, int padding, bool flip_weight, str act, float alpha,"
     " float gain, float clamp"
 )
-define(f"modulated_conv2d({_INPUTS}) -> Tensor", reference, _fake, _backward, _save)
+# `packed`, `packed_back`: forms of a frozen 3x3 weight (`pack_conv3x3`) that make layers without
+# resampling faster on CPUs.
 define(
-    f"modulated_conv2d_backward(Tensor dy, Tensor y, {_INPUTS}, int needs)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"modulated_conv2d({_INPUTS}, Tensor? packed=None) -> Tensor",
+    reference,
+    _fake,
+    _backward,
+    _save,
+)
+define(
+    f"modulated_conv2d_backward(Tensor dy, Tensor y, {_INPUTS}, int needs,"
+    " Tensor? packed_back=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     backward_reference,
     _backward_fake,
 )

@@ -192,13 +192,15 @@ def conv3x3_case(
     act: str = "lrelu",
     bias: bool = True,
     gain: float = 2**0.5,
+    affine: bool = False,
     **options: Any,
 ) -> Case:
     """Arguments of the registered op, with weights that are packed for it."""
     weight = randn(o, i, 3, 3, seed=1) / max(i * 9, 1) ** 0.5
     packed = [reference_pack(weight, t) for t in (False, True)]
     b = randn(o, seed=2) if bias else None
-    args = (randn(n, i, *size), weight, *packed, b, act, 0.2, gain)
+    before = (randn(i, seed=3), randn(i, seed=4)) if affine else (None, None)
+    args = (randn(n, i, *size), weight, *packed, b, act, 0.2, gain, *before)
     return Case(name, args, units=WINOGRAD_UNITS, **options)
 
 
@@ -208,6 +210,8 @@ CONV3X3 = [
     conv3x3_case("lrelu NCHW"),
     conv3x3_case("bias, gain", act="linear", gain=0.7),
     conv3x3_case("strided", layout=strided),
+    conv3x3_case("after relu", affine=True, act="linear", layout=channels_last),
+    conv3x3_case("after relu, odd", affine=True, i=21, o=43, size=(9, 6)),
     conv3x3_case("odd size", size=(11, 7), layout=channels_last),
     conv3x3_case("odd channels", i=21, o=43, size=(9, 6), layout=channels_last),
     conv3x3_case("fewer channels than a register", i=9, o=11, layout=channels_last),
@@ -220,6 +224,7 @@ CONV3X3 = [
     conv3x3_case("long sums", n=1, i=300, o=40, size=(6, 7), act="linear", layout=channels_last),
     conv3x3_case("few channels", i=3, o=5, size=(5, 7), check=True, twice=True, dtypes=ALL_DTYPES),
     conv3x3_case("relu checked", i=2, o=3, size=(4, 3), act="relu", check=True, twice=True),
+    conv3x3_case("after relu checked", affine=True, i=2, o=3, size=(4, 3), check=True, twice=True),
     conv3x3_case("16 bits", i=16, o=16, act="linear", dtypes=ALL_DTYPES),
     conv3x3_case("empty batch", n=0, check=True),
 ]

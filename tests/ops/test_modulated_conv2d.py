@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pyfacelat.ops import bias_act, conv2d_resample, modulated_conv2d, setup_filter, weight_energy
 from pyfacelat.ops.modulated_conv2d import _NEEDS, backward_reference, reference
-from tests.ops.cases import MODULATED_CONV2D, modulated_arguments, randn
-from tests.tolerances import Case, check_op, evaluate
+from tests.ops.cases import MODULATED_CONV2D, WINOGRAD_UNITS, modulated_arguments, randn
+from tests.tolerances import Case, assert_close, channels_last, check_op, evaluate
 
 OP = torch.ops.pyfacelat.modulated_conv2d.default
 
@@ -140,6 +140,34 @@ def test_noise_broadcasts(shape: tuple[int, ...]) -> None:
     plain = modulated_conv2d(x, w, s, padding=1)
     assert torch.allclose(y, F.leaky_relu(plain + noise, 0.2))
     assert torch.autograd.grad(y.sum(), noise)[0].shape == noise.shape
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(demod=False, noise="none", bias=False, act="linear", gain=1.0),
+        dict(noise="shared", act="relu", clamp=0.8),
+        dict(n=1, i=9, o=43, size=(5, 6)),
+    ],
+)
+def test_packed_weights_change_nothing(options: dict) -> None:
+    """The whole layer by Winograd's algorithm: see tests/ops/test_conv3x3.py for its rounding."""
+    full = modulated_arguments(**{"n": 2, "i": 32, "o": 40, "size": (13, 18), **options})
+    args = [a.float() if isinstance(a, Tensor) else a for a in full]
+    packed, packed_back = (torch.ops.pyfacelat.conv3x3_pack(args[1], t) for t in (False, True))
+    y = torch.ops.pyfacelat.modulated_conv2d(*args, packed)
+    plain, exact = torch.ops.pyfacelat.modulated_conv2d(*args), reference(*full)
+    assert_close(y, plain, exact, "value", WINOGRAD_UNITS)
+    needs = 0b111101
+    dy = channels_last(randn(*y.shape, seed=9).float())
+    found = torch.ops.pyfacelat.modulated_conv2d_backward(dy, y, *args, needs, packed_back)
+    plain = torch.ops.pyfacelat.modulated_conv2d_backward(dy, y, *args, needs)
+    exact = backward_reference(dy.double(), y.double(), *full, needs)
+    for name, a, b, c in zip(_NEEDS, found, plain, exact, strict=True):
+        if c.numel():
+            assert_close(a, b, c, name, WINOGRAD_UNITS)
+    torch.library.opcheck(OP, (*args, packed))
 
 
 X, W, S = torch.zeros(2, 3, 4, 4), torch.zeros(5, 3, 3, 3), torch.zeros(2, 3)
