@@ -16,16 +16,16 @@ inline bool pays(const Tensor& x, int64_t out) {
          x.size(2) * x.size(3) >= 16;
 }
 
-// The dense packed weight of a convolution, or nothing where there is none: an empty one stands for
-// a weight that was not packed.
+// The dense packed weight of a convolution of x, or nothing where there is none: an empty one
+// stands for a weight that was not packed.
 inline std::optional<Tensor> packed_weight(const char* op, const char* name,
-                                           const std::optional<Tensor>& packed, int64_t in,
+                                           const std::optional<Tensor>& packed, const Tensor& x,
                                            int64_t out) {
   if (!packed || packed->numel() == 0) return std::nullopt;
-  const std::vector<int64_t> expected = {(out + kPanel - 1) / kPanel, kPlanes, in, kPanel};
+  const std::vector<int64_t> expected = {(out + kPanel - 1) / kPanel, kPlanes, x.size(1), kPanel};
   check(sizes_of(*packed) == expected, op, name,
         "expected what conv3x3_pack makes of this weight, got shape ", shape_text(*packed));
-  check(packed->scalar_type() == ScalarType::Float, op, name, "expected float32");
+  check_same_dtype(op, name, *packed, x);
   return as_format(*packed, MemoryFormat::Contiguous);
 }
 

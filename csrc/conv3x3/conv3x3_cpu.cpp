@@ -149,7 +149,7 @@ Tensor conv3x3_cpu(const Tensor& x, const Tensor& weight, const Tensor& packed,
   check_affine(scale, shift);
   const Slopes slopes = act_slopes(act, alpha, gain);
   const Tensor input = as_format(x, MemoryFormat::ChannelsLast);
-  const OptionalTensor u = conv3x3::packed_weight(kOp, "packed", packed, in, out);
+  const OptionalTensor u = conv3x3::packed_weight(kOp, "packed", packed, x, out);
   if (!u || !conv3x3::pays(x, out)) {
     Tensor y =
         convolve(scale ? prepare(input, *scale, *shift, std::nullopt) : input, weight, b, false);
@@ -177,7 +177,9 @@ Tensor conv3x3_backward_cpu(const Tensor& dy, const Tensor& y, const Tensor& wei
         ", got ", shape_text(dy));
   check_same_dtype(kOp, "dy", dy, y);
   check_weight(weight, dy);
-  const int64_t in = weight.size(1), out = weight.size(0);
+  check(weight.size(0) == dy.size(1), kOp, "weight", "expected ", dy.size(1),
+        " output channels, got shape ", shape_text(weight));
+  const int64_t in = weight.size(1);
   const std::vector<int64_t> shape = {dy.size(0), in, dy.size(2), dy.size(3)};
   const OptionalTensor scale = vector("in_scale", in_scale, in, dy),
                        shift = vector("in_shift", in_shift, in, dy);
@@ -192,7 +194,7 @@ Tensor conv3x3_backward_cpu(const Tensor& dy, const Tensor& y, const Tensor& wei
   const Slopes slopes = act_slopes(act, alpha, gain);
   const Tensor gradient = as_format(dy, MemoryFormat::ChannelsLast);
   const Tensor output = as_format(y, MemoryFormat::ChannelsLast);
-  const OptionalTensor u = conv3x3::packed_weight(kOp, "packed_back", packed_back, out, in);
+  const OptionalTensor u = conv3x3::packed_weight(kOp, "packed_back", packed_back, dy, in);
   if (!u || !conv3x3::pays(dy, in)) {
     const Tensor dz = empty_as(dy, sizes_of(dy), MemoryFormat::ChannelsLast);
     activate(gradient, output, dz, slopes);

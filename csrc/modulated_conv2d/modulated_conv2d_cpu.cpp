@@ -135,13 +135,13 @@ Tensor modulated_weight(const Tensor& weight, const Tensor& styles) {
 // The packed weight of a layer that conv3x3 computes faster, else nothing.
 OptionalTensor packed_if_faster(const char* name, const OptionalTensor& packed, const Tensor& x,
                                 const Tensor& weight, const std::vector<ResampleStep>& steps,
-                                int64_t in, int64_t out) {
+                                int64_t out) {
   const ResampleStep& step = steps[0];
   const bool plain = steps.size() == 1 && !step.fir && step.stride == 1 && !step.transposed &&
                      !step.flip && step.pad == std::vector<int64_t>{1, 1} && weight.size(2) == 3 &&
                      weight.size(3) == 3;
   if (!plain || !conv3x3::pays(x, out)) return std::nullopt;
-  return conv3x3::packed_weight(kOp, name, packed, in, out);
+  return conv3x3::packed_weight(kOp, name, packed, x, out);
 }
 
 // The whole layer in one go.
@@ -176,7 +176,7 @@ Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& styles,
   using A = accumulate_t<T>;
   const int64_t n = x.size(0), o = weight.size(0);
   if constexpr (std::is_same_v<T, float>)
-    if (auto u = packed_if_faster("packed", packed, x, weight, steps, x.size(1), o))
+    if (auto u = packed_if_faster("packed", packed, x, weight, steps, o))
       return styled(x, *u, styles, demod, noise, bias, o, slopes);
   const bool scale_weight = n == 1 && weight.numel() < x.numel();
   const Tensor w = scale_weight ? modulated_weight<T>(weight, styles) : weight;
@@ -294,7 +294,7 @@ Gradients backward(const Tensor& dy, const Tensor& y, const Tensor& x, const Ten
 
   const bool need_x = needs & (kX | kStyles), need_weight = needs & kWeight;
   const Tensor input = as_format(x, MemoryFormat::ChannelsLast);
-  auto u = packed_if_faster("packed_back", packed_back, dz, weight, steps, o, in);
+  auto u = packed_if_faster("packed_back", packed_back, dz, weight, steps, in);
   if (u && !need_weight) {
     const Tensor dx = empty_as(x, sizes_of(x), MemoryFormat::ChannelsLast);
     conv3x3::run(conv3x3::job_of(dz, *u, dx));

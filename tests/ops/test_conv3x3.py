@@ -135,8 +135,8 @@ def test_packing(shape: tuple[int, int]) -> None:
             found = torch.ops.pyfacelat.conv3x3_pack(w.to(dtype), transposed)
             expected = reference_pack(w.to(dtype), transposed)
             # One rounding of the same double, which two orders of summation may tip over.
-            unit = torch.finfo(dtype).eps
-            assert torch.allclose(found, expected, rtol=2 * unit, atol=unit / 16), dtype
+            rtol = 2 * torch.finfo(dtype).eps
+            assert torch.allclose(found, expected, rtol=rtol, atol=1e-14), dtype
     assert torch.equal(
         torch.ops.pyfacelat.conv3x3_pack(w, True),
         torch.ops.pyfacelat.conv3x3_pack(w.flip([2, 3]).transpose(0, 1), False),
