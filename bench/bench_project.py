@@ -68,9 +68,11 @@ CASES = {
     "step-256": Case(256),
     "step-512": Case(512, rounds=3),
     "step-1024": Case(1024, rounds=3),
+    "step-256-bf16": Case(256, dtype="bfloat16"),
     "synthesis-256": Case(256, whole=False, threads=1, rounds=7),
     "synthesis-512": Case(512, whole=False, threads=1),
     "synthesis-1024": Case(1024, whole=False, threads=1, rounds=3),
+    "synthesis-1024-bf16": Case(1024, whole=False, dtype="bfloat16", threads=1, rounds=3),
 }
 QUICK = ("step-256", "synthesis-1024", "sample")
 
@@ -164,7 +166,7 @@ def make_side(case: Case, side: str, nets: Networks) -> Run:
     improved = side == "one-line"
     if not case.whole:
         render = (
-            FrozenSynthesis(nets.generator)
+            FrozenSynthesis(nets.generator, getattr(torch, case.dtype))
             if side == "ours"
             else rivals.Synthesis(nets.generator, improved=improved)
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from pyfacelat.ops.frozen import frozen_conv
@@ -22,10 +23,12 @@ __all__ = ["fan_program", "frozen", "trunk_program", "vgg_program"]
 _Part = Callable[[Tape, Node], Node]
 
 
-def frozen(net: nn.Module) -> nn.Module:
+def frozen(net: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A module that computes what `net` does, with a faster derivative, where one is written.
 
-    `net` must not change any more; it is put into evaluation mode and its parameters are frozen.
+    Args:
+        net: must not change any more; put into evaluation mode, its parameters frozen.
+        dtype: what to compute in, where a program is written; None is that of `net`.
 
     Returns:
         For a `VGGFeatures`, a `FAN` or a sample encoder's `FeatureTrunk` a `Frozen`: a FAN gives
@@ -33,7 +36,7 @@ def frozen(net: nn.Module) -> nn.Module:
     """
     for kind, program in _PROGRAMS.items():
         if isinstance(net, kind):
-            return Frozen(net, program)
+            return Frozen(net, program, dtype)
     return net
 
 

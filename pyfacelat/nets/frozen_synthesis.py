@@ -43,10 +43,13 @@ def can_freeze(generator: Generator) -> bool:
     )
 
 
-def frozen_render(generator: Generator) -> Render:
-    """`FrozenSynthesis`, or the network itself under autograd where it is not of that kind."""
-    if can_freeze(generator):
-        return FrozenSynthesis(generator)
+def frozen_render(generator: Generator, dtype: torch.dtype | None = None) -> Render:
+    """`FrozenSynthesis`, or the network itself under autograd where it is not of that kind.
+
+    `dtype` is that of the features, as in `FrozenSynthesis`, and needs a network of that kind.
+    """
+    if can_freeze(generator) or dtype is not None:
+        return FrozenSynthesis(generator, dtype)
     return lambda ws, noise: generator.synthesis(ws, noise=noise)
 
 

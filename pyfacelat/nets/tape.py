@@ -9,6 +9,7 @@ node of autograd out of a whole network.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -149,14 +150,22 @@ class Frozen(nn.Module):
         net: what it stands for; holds the weights, and is moved and cast with this module. It must
             not change otherwise.
         compile: makes the program of `net`, on its device and in its dtype; packs weights.
+        dtype: what to compute in where there will be a derivative; None is that of `net`, which a
+            mere look always has. Images and maps are not affected.
 
     """
 
-    def __init__(self, net: nn.Module, compile: Callable[[nn.Module], Program]) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        compile: Callable[[nn.Module], Program],
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.net = net.eval().requires_grad_(False)
         self._compile = compile
-        self._program: Program | None = None
+        self._dtype = dtype
+        self._programs: dict[torch.dtype, Program] = {}
 
     def __getattr__(self, name: str) -> Any:
         """What else is asked of it, sizes and the like, is the network's."""
@@ -168,31 +177,39 @@ class Frozen(nn.Module):
             return getattr(self.net, name)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
-        self._program = None
+        self._programs = {}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[N,3,H,W] -> the maps that the program gives."""
-        if self._program is None:
+        if x.requires_grad and torch.is_grad_enabled():
+            inner = self._dtype or x.dtype
+            return list(_Through.apply(self._program(inner), inner, x))
+        program = self._program(x.dtype)
+        with torch.inference_mode():
+            nodes = program(Tape(keep=False), Node(x))
+        return [node.data.clone() for node in nodes]
+
+    def _program(self, dtype: torch.dtype) -> Program:
+        """The program that computes in `dtype`, made at its first use."""
+        if dtype not in self._programs:
             with torch.no_grad():
-                self._program = self._compile(self.net)
-        if not (x.requires_grad and torch.is_grad_enabled()):
-            with torch.inference_mode():
-                nodes = self._program(Tape(keep=False), Node(x))
-            return [node.data.clone() for node in nodes]
-        return list(_Through.apply(self._program, x))
+                net = self.net if dtype != self._dtype else copy.deepcopy(self.net).to(dtype)
+                self._programs[dtype] = self._compile(net)
+        return self._programs[dtype]
 
 
 class _Through(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, program: Program, x: Tensor):  # type: ignore[no-untyped-def]
-        ctx.tape, ctx.start = Tape(), Node(x.detach())
+    def forward(ctx, program: Program, inner: torch.dtype, x: Tensor):  # type: ignore[no-untyped-def]
+        ctx.inner, ctx.outer = inner, x.dtype
         with torch.inference_mode():
+            ctx.tape, ctx.start = Tape(), Node(x.detach().to(inner))
             ctx.nodes = program(ctx.tape, ctx.start)
         ctx.set_materialize_grads(False)
-        # Cloned outside of inference mode: tensors that autograd takes.
-        return tuple(node.data.clone() for node in ctx.nodes)
+        # Copied outside of inference mode: tensors that autograd takes.
+        return tuple(node.data.to(x.dtype, copy=True) for node in ctx.nodes)
 
     @staticmethod
     @once_differentiable
@@ -202,5 +219,6 @@ class _Through(torch.autograd.Function):
         tape, start, nodes = ctx.tape, ctx.start, ctx.nodes
         ctx.tape = ctx.start = ctx.nodes = None
         with torch.inference_mode():
-            tape.backward(nodes, gradients)
-        return None, None if start.grad is None else start.grad.clone()
+            tape.backward(nodes, [None if g is None else g.to(ctx.inner) for g in gradients])
+        found = start.grad
+        return None, None, None if found is None else found.to(ctx.outer, copy=True)

@@ -14,7 +14,7 @@ from pyfacelat.faces.detect import Detector
 from pyfacelat.faces.groups import GroupWeights
 from pyfacelat.images import shrink_to, to_uint8
 from pyfacelat.latents import load_latents
-from pyfacelat.nets.frozen_synthesis import frozen_render
+from pyfacelat.nets.frozen_synthesis import can_freeze, frozen_render
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.ops import backend_report
 from pyfacelat.photographs import FaceFinder, check_face
@@ -86,7 +86,7 @@ class Projector:
             perceptual_mask=perceptual_mask,
         )
         self.device = resolve_device(device)
-        self.dtype = resolve_dtype(dtype)
+        self.dtype, self.features = resolve_dtype(dtype)
         check_align(align)
         check_face(face)
         recorded = resolve_graph(graph, self.device, self.config.landmark_backend)
@@ -103,10 +103,15 @@ class Projector:
             encoder=encoder,
             device=self.device,
             dtype=self.dtype,
+            features=self.features,
         )
         self._nets = nets
         self.generator, self.perceptual = nets.generator, nets.perceptual
-        self._render = frozen_render(nets.generator)
+        if self.features is not None and not can_freeze(nets.generator):
+            raise ConfigError(
+                f"dtype: {dtype!r} is for StyleGAN2 generators of the skip architecture"
+            )
+        self._render = frozen_render(nets.generator, self.features)
         self.landmarker, self._encoder = nets.landmarker, nets.encoder
         self.identity = nets.identity
         self._init = self._given_latents(init)
@@ -237,7 +242,8 @@ class Projector:
                 nets.discriminator,
                 nets.features,
             )
-        settings = (__version__, self.config.to_json(), str(self.dtype), self._weights)
+        dtypes = str((self.dtype, self.features))
+        settings = (__version__, self.config.to_json(), dtypes, self._weights)
         # Not the target's heat maps: a GPU need not compute the same bits twice.
         given = (inputs.landmark_points, inputs.landmark_maps, person)
         return fingerprint(*settings, self._init, look, target, *given)
@@ -388,7 +394,8 @@ def project(
             number, counted from the left.
         seed: of the noise, in [0, 2^63). Same seed, same bits on CPU; global RNGs are left alone.
         device: "auto", "cpu", "cuda", "cuda:1".
-        dtype: "auto" (float32), "float32" or "float64".
+        dtype: "auto" (float32), "float32", "float64", or "bfloat16": the networks' features in the
+            steps, whatever is summed, read off or kept still float32.
         graph: whether steps are recorded as CUDA graphs and replayed; "auto" does on CUDA devices,
             True elsewhere is an error. One that cannot be recorded is a DeviceError.
         outdir: where to write results and, during the run, a state to resume from.

@@ -58,8 +58,12 @@ def load_networks(
     encoder: str | os.PathLike[str] | nn.Module,
     device: torch.device,
     dtype: torch.dtype,
+    features: torch.dtype | None = None,
 ) -> Networks:
     """Load what a configuration needs; arguments as `pyfacelat.project` has them.
+
+    `features` is what the look's and the landmark network compute in where gradients are taken;
+    None is `dtype`.
 
     Raises:
         CheckpointError, MissingWeightsError: a file is malformed, or absent.
@@ -72,11 +76,11 @@ def load_networks(
     metric = None
     if config.uses("perceptual"):
         metric = _perceptual(perceptual, sample).to(device, dtype)
-    landmarks = _landmarker(landmarker, sample, config).to(device, dtype)
+    landmarks = _landmarker(landmarker, sample, config, features).to(device, dtype)
     return Networks(
         generator,
         landmarks,
-        _with_fast_trunk(metric),
+        _with_fast_trunk(metric, features),
         _encoder(encoder, init, sample, config, generator, device),
         _identity(identity, sample, device, dtype) if config.uses("identity") else None,
         _discriminator(discriminator, network, generator, device, dtype)
@@ -139,14 +143,17 @@ def _perceptual(source: str | os.PathLike[str] | nn.Module, sample: bool) -> LPI
     return frozen
 
 
-def _with_fast_trunk(metric: LPIPS | None) -> LPIPS | None:
+def _with_fast_trunk(metric: LPIPS | None, features: torch.dtype | None) -> LPIPS | None:
     if not isinstance(metric, LPIPS):  # none, or the caller's own
         return metric
-    return metric.with_trunk(frozen(metric.trunk))
+    return metric.with_trunk(frozen(metric.trunk, features))
 
 
 def _landmarker(
-    source: str | os.PathLike[str] | nn.Module, sample: bool, config: ProjectionConfig
+    source: str | os.PathLike[str] | nn.Module,
+    sample: bool,
+    config: ProjectionConfig,
+    features: torch.dtype | None,
 ) -> Landmarker:
     if isinstance(source, Landmarker):
         return source
@@ -160,7 +167,7 @@ def _landmarker(
         with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
             net = fold_batchnorm(net)  # equal outputs, fewer operations in every step
     if config.landmark_backend == "torch":  # other engines read the network itself
-        net = frozen(net)
+        net = frozen(net, features)
     return Landmarker(net, resize=config.resize, normalize=config.normalize)
 
 

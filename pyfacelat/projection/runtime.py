@@ -11,7 +11,12 @@ from pyfacelat.errors import ConfigError, DeviceError, FacelatError
 from pyfacelat.projection.config import check_choice
 from pyfacelat.zoo import check_device
 
-_DTYPES = {"auto": torch.float32, "float32": torch.float32, "float64": torch.float64}
+_DTYPES = {
+    "auto": torch.float32,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+}
 
 Report = Callable[[str, int, int, float], None]
 
@@ -28,11 +33,17 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return check_device(device)
 
 
-def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """The dtype asked for; "auto" is float32. Raises ConfigError for any other than the two."""
+def resolve_dtype(dtype: str | torch.dtype) -> tuple[torch.dtype, torch.dtype | None]:
+    """The dtype asked for, and that of the networks' features in the loop if it is another.
+
+    "auto" is float32. "bfloat16" is for the features alone: latents, noise, images, losses and the
+    optimiser stay in float32. Raises ConfigError for any other than these and float64.
+
+    """
     name = str(dtype).removeprefix("torch.")
     check_choice("dtype", name, tuple(_DTYPES))
-    return _DTYPES[name]
+    chosen = _DTYPES[name]
+    return (torch.float32, chosen) if chosen == torch.bfloat16 else (chosen, None)
 
 
 def resolve_graph(graph: bool | str, device: torch.device, landmark_backend: str) -> bool:

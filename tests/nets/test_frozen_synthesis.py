@@ -80,6 +80,17 @@ def test_noise_may_be_given_in_part_shared_or_not_at_all():
             assert a.shape == b.shape and l2_error(a, b) < 1e-12
 
 
+def test_bfloat16_features():
+    """Latents, noise, image and their gradients stay in float32."""
+    generator = make()
+    ws = torch.randn(2, generator.num_ws, generator.w_dim)
+    noise, dy = random_noise(generator, 2), torch.randn(2, 3, 32, 32)
+    found = results(FrozenSynthesis(generator, torch.bfloat16), ws, noise, dy)
+    for a, b in zip(found, results(FrozenSynthesis(generator), ws, noise, dy), strict=True):
+        assert a.dtype == torch.float32
+        assert 1e-4 < l2_error(a, b) < 0.1 and cosine(a, b) > 0.99
+
+
 def test_items_do_not_meet():
     generator = make()
     frozen = FrozenSynthesis(generator)
