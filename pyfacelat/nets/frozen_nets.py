@@ -173,7 +173,7 @@ def _grids(encoder: SampleEncoder, last: Tensor) -> dict[str, Tensor]:
     if encoder.windows is None:
         return {}
     points = encoder.points_from(last)
-    return {name: grid.to(last.dtype) for name, grid in encoder.windows.grids(points).items()}
+    return encoder.windows.grids(points)
 
 
 _PROGRAMS: dict[type[nn.Module], Callable[[nn.Module], Program]] = {

@@ -123,13 +123,17 @@ class Tape:
 
     def sample(self, x: Node, grid: Tensor) -> Node:
         """Bilinear samples at `grid` [N,h,w,2], which gets no gradient; as `F.grid_sample`."""
-        data = x.data
+        # torch's backward of bfloat16 samples is not finite at times, and places want float32.
+        dtype = x.data.dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        data, places = x.data.to(wide), grid.to(wide)
 
         def back(dy: Tensor) -> None:
             sampler = torch.ops.aten.grid_sampler_2d_backward
-            x.receive(sampler(dy, data, grid, 0, 0, False, [True, False])[0])
+            found = sampler(dy.to(wide), data, places, 0, 0, False, [True, False])
+            x.receive(found[0].to(dtype))
 
-        return self._note(F.grid_sample(data, grid, align_corners=False), back)
+        return self._note(F.grid_sample(data, places, align_corners=False).to(dtype), back)
 
     def enlarge(self, x: Node) -> Node:
         """Every pixel twice in both directions."""
