@@ -108,6 +108,7 @@ _SAMPLES = {
     "sample-landmarker": "fan.safetensors",
     "sample-encoder": "encoder.safetensors",
     "sample-identity": "identity.safetensors",
+    "sample-motion": "motion.safetensors",
 }
 
 

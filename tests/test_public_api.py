@@ -50,6 +50,7 @@ KEYWORDS = {
     "graph": "auto",
     "landmark_backend": "torch",
     "pose": None,
+    "shape": None,
     "perceptual_mask": None,
     "identity": "auto",
     "discriminator": "auto",

@@ -149,6 +149,9 @@ class Networks:
         """
         sample = self.sources["generator"] == "sample"
         network: Any = "sample" if sample and init is None else self.generator
+        landmarker: Any = "sample"
+        if self.sources["landmarker"] != "sample":
+            landmarker = Landmarker(self._fan, resize=config.resize, normalize=config.normalize)
         return Projector(
             network,
             preset=config,
@@ -156,7 +159,7 @@ class Networks:
             seed=seed,
             landmark_backend=config.landmark_backend,
             perceptual=self.perceptual,
-            landmarker=Landmarker(self._fan, resize=config.resize, normalize=config.normalize),
+            landmarker=landmarker,
             init="auto" if init is None else init,
             device=self.device,
         )

@@ -32,6 +32,7 @@ KINDS = (
     "s3fd",
     "e4e",
     "face-space",
+    "motion-model",
 )
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "fan_tensors",
     "generator_tensors",
     "identity_tensors",
+    "motion_tensors",
     "stylegan1_tensors",
 ]
 
@@ -252,6 +253,15 @@ def identity_tensors(config: Config) -> Shapes:
     return {f"body.{name}": shape for name, shape in encoder_tensors(body).items()}
 
 
+def motion_tensors(config: Config) -> Shapes:
+    """Name -> shape for a `MotionModel`, from the fields of `MotionConfig`."""
+    size, embedding = config["w_dim"], config["embedding_dim"]
+    out: Shapes = {"covariance": (size, size), "points": (2 * 68, size)}
+    if embedding:
+        out["identity"] = (embedding, size)
+    return out
+
+
 _TABLES = {
     "stylegan2-generator": generator_tensors,
     "stylegan2-discriminator": discriminator_tensors,
@@ -268,6 +278,7 @@ _TABLES = {
     "s3fd": s3fd_tensors,
     "e4e": e4e_tensors,
     "face-space": facespace_tensors,
+    "motion-model": motion_tensors,
 }
 
 

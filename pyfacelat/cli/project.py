@@ -81,6 +81,12 @@ def project(
         str | None,
         typer.Option(help="take the target's head pose, or keep the look's. Default: take."),
     ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="keep the shape of the look's face, or take the target's. Default: keep."
+        ),
+    ] = None,
     perceptual_mask: Annotated[
         str | None,
         typer.Option(help="What the look term does not see: none, face, landmarks."),
@@ -150,6 +156,7 @@ def project(
         loss_weights=weights or None,
         group_weights=groups,
         pose=pose,
+        shape=shape,
         align=_WORDS.get(align.lower(), align),
         face=face_of(face),
         detector=detector,

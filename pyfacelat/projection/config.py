@@ -52,6 +52,9 @@ TargetMaps = Literal["image", "points"]
 LandmarkBackend = Literal["torch", "onnx"]
 Mask = Literal["none", "face", "landmarks"]
 Pose = Literal["take", "keep"]
+Shape = Literal["take", "keep"]
+Subject = Literal["look", "target"]
+Reach = Literal["all", "motion"]
 
 TERMS: tuple[str, ...] = get_args(Term)
 SPACES: tuple[str, ...] = get_args(Space)
@@ -78,6 +81,10 @@ class Stage:
         delta_opening: in space "w+", the shares of the steps after which the coarse rows (1 to 3),
             the middle ones (4 to 7) and the fine ones may move by themselves instead of with row 0;
             () for all from the start.
+        subject: whose face the look terms hold: the "look"'s, or the "target"'s, the image the
+            landmarks come from (see `ProjectionConfig.motion_rank`).
+        reach: "all" latents may change, or only along directions of "motion", and the stage starts
+            where those bring the landmarks nearest to the target's to first order.
 
     """
 
@@ -93,6 +100,8 @@ class Stage:
     keep_best: bool = True
     weight_ends: Mapping[str, float] = field(default_factory=dict)
     delta_opening: tuple[float, ...] = ()
+    subject: Subject = "look"
+    reach: Reach = "all"
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
@@ -102,9 +111,13 @@ class Stage:
         for term in self.weight_ends:
             if term not in self.weights:
                 raise ConfigError(f"weight_ends: {term}: not among the stage's weights")
+        check_choice("subject", self.subject, get_args(Subject))
+        check_choice("reach", self.reach, get_args(Reach))
         opening = self.delta_opening
         if opening and (len(opening) != 3 or not all(0 <= share <= 1 for share in opening)):
             raise ConfigError(f"delta_opening: expected three shares from 0 to 1, got {opening!r}")
+        if opening and self.reach == "motion":
+            raise ConfigError("delta_opening: a stage of motion moves all rows from the start")
 
     def uses(self, term: str) -> bool:
         """Whether the term is on at any step."""
@@ -137,6 +150,14 @@ class ProjectionConfig:
         pixel_size: side to which the pixel term shrinks images.
         pixel_kind: "mse", "l1" or "log_cosh".
         vgg_layers: torchvision's numbers of the VGG-16 layers of the vgg term.
+        motion_rank: how many directions of motion there are (see `projection.motion`); 0 for none.
+            With some, a target that is an image is inverted too, by the stages whose subject it is,
+            and what moves it is added to the inverted look; then the stages of motion are left out.
+            They run for other targets, with pose "keep", with shape "take", and where a group's
+            weight is 0.
+        motion_samples: faces of the generator's own that the directions are learnt from.
+        shape: "keep" the shape of the look's face, which an identity network tells from motion, or
+            "take" the target's landmarks with the shape of its face.
         seed: of the noise maps and the latent noise.
         landmark_backend: what computes the landmark term and its gradient: "torch", or "onnx" for
             onnxruntime, which rounds in another order.
@@ -165,9 +186,13 @@ class ProjectionConfig:
     pixel_size: int = 16
     pixel_kind: PixelKind = "mse"
     vgg_layers: tuple[int, ...] = DEFAULT_LAYERS
+    motion_rank: int = 0
+    motion_samples: int = 512
+    shape: Shape = "take"
 
     def __post_init__(self) -> None:
         for name, allowed in (
+            ("shape", get_args(Shape)),
             ("space", SPACES),
             ("coordinates", get_args(Coordinates)),
             ("target_maps", get_args(TargetMaps)),
@@ -188,11 +213,34 @@ class ProjectionConfig:
             raise ConfigError(f"seed: expected an integer in [0, 2^63), got {self.seed!r}")
         if not self.stages:
             raise ConfigError("stages: expected at least one, got none")
+        if self.motion_rank < 0 or self.motion_samples < 2:
+            raise ConfigError(
+                "motion_rank, motion_samples: expected at least 0 and 2, got "
+                f"{self.motion_rank} and {self.motion_samples}"
+            )
+        if self.motion_rank and self.coordinates != "whitened":
+            raise ConfigError('motion_rank: needs coordinates "whitened"')
+        if not self.motion_rank and any(s.reach == "motion" for s in self.stages):
+            raise ConfigError("motion_rank: a stage of motion needs directions, got 0")
+
+    def planned(self, *, transfer: bool) -> tuple[Stage, ...]:
+        """The stages that run: the target's inversion or the stages of motion, not both.
+
+        Args:
+            transfer: whether the motion is taken from the target's inversion.
+
+        """
+        left_out = [
+            stage.reach == "motion" if transfer else stage.subject == "target"
+            for stage in self.stages
+        ]
+        kept = [stage for stage, out in zip(self.stages, left_out, strict=True) if not out]
+        return tuple(kept)
 
     @property
     def steps(self) -> int:
-        """Adam steps of all stages together."""
-        return sum(stage.steps for stage in self.stages)
+        """Adam steps of all stages that run, whichever way there is to the target."""
+        return max(sum(s.steps for s in self.planned(transfer=way)) for way in (False, True))
 
     def uses(self, term: str) -> bool:
         """Whether any stage has the term on."""
@@ -240,24 +288,38 @@ def _reference() -> ProjectionConfig:
 
 
 def _balanced() -> ProjectionConfig:
+    return _moved("balanced", invert=120, rank=24)
+
+
+def _fast() -> ProjectionConfig:
+    return _moved("fast", invert=40, rank=24)
+
+
+def _best() -> ProjectionConfig:
+    return _moved("best", invert=300, rank=24)
+
+
+def _moved(preset: str, *, invert: int, rank: int) -> ProjectionConfig:
+    """Both inverted, and the motion taken over; or the motion optimised."""
     look = {"perceptual": 1.0, "pixel": 5.0, "prior": 0.02, "spread": 0.05}
-    # Of eighteen settings on six pairs with a known ideal, this came closest to it (20.7 dB;
-    # without the colour term no better than doing nothing). The strong latent noise opens shut
-    # mouths.
-    move = {"landmark": 2.0, "colour": 40.0, "pull": 2.0, "spread": 4.0}
+    move = {"landmark": 2.0, "pull": 4.0, "spread": 12.0}
     groups = dict.fromkeys(GROUPS, 1.0) | {"left_eye": 2.0, "right_eye": 2.0}
     groups |= {"outer_lip": 2.0, "inner_lip": 2.0, "jaw": 0.5}
+    inversion = Stage("invert", invert, look, learning_rate=0.1, latent_noise=0.1)
     return ProjectionConfig(
-        preset="balanced",
+        preset=preset,
         stages=(
-            Stage("invert", 120, look, learning_rate=0.1, latent_noise=0.1),
-            Stage("move", 180, move, learning_rate=0.2, latent_noise=0.5),
+            inversion,
+            dataclasses.replace(inversion, name="invert target", subject="target"),
+            Stage("move", invert, move, latent_noise=0.0, reach="motion"),
         ),
         group_weights=tuple(expand(groups).tolist()),
+        motion_rank=rank,
+        shape="keep",
     )
 
 
-PRESETS = {"reference": _reference, "balanced": _balanced}
+PRESETS = {"reference": _reference, "fast": _fast, "balanced": _balanced, "best": _best}
 
 
 def make_config(
@@ -270,6 +332,7 @@ def make_config(
     seed: int | None = None,
     landmark_backend: str | None = None,
     pose: str | None = None,
+    shape: str | None = None,
     perceptual_mask: str | None = None,
 ) -> ProjectionConfig:
     """A preset with overrides.
@@ -285,6 +348,7 @@ def make_config(
         seed: see `ProjectionConfig`.
         landmark_backend: "torch" or "onnx"; None keeps the preset's.
         pose: "take" or "keep"; None keeps the preset's.
+        shape: "keep" or "take"; None keeps the preset's.
         perceptual_mask: "none", "face" or "landmarks"; None keeps the preset's.
 
     Raises:
@@ -307,6 +371,7 @@ def make_config(
     for name, value in (
         ("space", space),
         ("landmark_backend", landmark_backend),
+        ("shape", shape),
         ("pose", pose),
         ("perceptual_mask", perceptual_mask),
     ):
@@ -315,6 +380,9 @@ def make_config(
     stages = config.stages
     if loss_weights is not None:
         stages = _with_weights(stages, loss_weights)
+        moving = {term for s in stages if s.reach == "motion" for term in s.weights}
+        if moving & set(loss_weights):  # who weighs them wants them: the motion is optimised
+            stages = tuple(s for s in stages if s.subject == "look")
     if steps is not None:
         stages = _with_steps(stages, steps)
     return dataclasses.replace(config, stages=stages, **changes)
@@ -367,9 +435,19 @@ def _pair(term: str, weight: float | tuple[float, float]) -> tuple[float, float]
 
 
 def _with_steps(stages: tuple[Stage, ...], steps: int) -> tuple[Stage, ...]:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < len(stages):
-        raise ConfigError(f"steps: expected an integer >= {len(stages)}, got {steps!r}")
-    total = sum(stage.steps for stage in stages)
-    shares = [max(1, round(steps * stage.steps / total)) for stage in stages]
-    shares[-1] = steps - sum(shares[:-1])
-    return tuple(dataclasses.replace(s, steps=n) for s, n in zip(stages, shares, strict=True))
+    """Stages in proportion, `steps` in all whichever of them run (see `planned`)."""
+    shared = [s.reach == "all" and s.subject == "look" for s in stages]
+    least = 1 + sum(shared) if not all(shared) else len(stages)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < least:
+        raise ConfigError(f"steps: expected an integer >= {least}, got {steps!r}")
+    new = list(stages)
+    for left_out in ("target", "motion"):
+        runs = [i for i, s in enumerate(stages) if left_out not in (s.subject, s.reach)]
+        total, left = sum(stages[i].steps for i in runs), steps
+        for n, i in enumerate(runs):
+            share = max(1, min(round(steps * stages[i].steps / total), left - (len(runs) - n - 1)))
+            if n == len(runs) - 1:
+                share = left
+            new[i] = dataclasses.replace(stages[i], steps=share)
+            left -= share
+    return tuple(new)

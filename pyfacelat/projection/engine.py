@@ -26,8 +26,10 @@ from pyfacelat.projection.inputs import Inputs, read_inputs
 from pyfacelat.projection.landmark_term import landmark_term
 from pyfacelat.projection.loop import Callback, Run
 from pyfacelat.projection.memory import blocks_kept
+from pyfacelat.projection.motion import MotionModel, motion_model
 from pyfacelat.projection.networks import load_networks
 from pyfacelat.projection.outdir import Outdir, fingerprint, open_outdir
+from pyfacelat.projection.plan import Plan, transfers
 from pyfacelat.projection.result import ProjectionResult
 from pyfacelat.projection.runtime import (
     named_memory_errors,
@@ -69,6 +71,7 @@ class Projector:
         graph: bool | str = "auto",
         landmark_backend: str = "torch",
         pose: str | None = None,
+        shape: str | None = None,
         perceptual_mask: str | None = None,
         identity: str | os.PathLike[str] | nn.Module = "auto",
         discriminator: str | os.PathLike[str] | nn.Module = "auto",
@@ -83,6 +86,7 @@ class Projector:
             seed=seed,
             landmark_backend=landmark_backend,
             pose=pose,
+            shape=shape,
             perceptual_mask=perceptual_mask,
         )
         self.device = resolve_device(device)
@@ -128,6 +132,10 @@ class Projector:
             self.statistics, self.config.space, self.config.coordinates, self.generator.num_ws
         )
         self._weights: str | None = None
+        self._motion: MotionModel | None = None
+        own = (network, landmarker, identity)
+        self._sample = all(isinstance(net, str) and net in ("auto", "sample") for net in own)
+        self._tells_identity = self._sample or self.identity is not None
         self._terms = Terms(self.config, nets, self.space, self._landmark)
         self._timings = {"load": loaded - began, "measure": time.perf_counter() - loaded}
 
@@ -192,18 +200,20 @@ class Projector:
             image=target_image,
             person=person,
         )
-        start = self._start(look)
+        plan = self._plan(targets, target_image, progress)
         prepared = time.perf_counter()
 
         identity = self._identity(look, target_image, person, inputs) if folder else ""
         state = folder.load_state(identity) if folder and resume else None
-        with progress_bar(progress, self.config.steps) as report:
+        with progress_bar(progress, plan.config.steps) as report:
             run = Run(
                 self.generator,
-                self.config,
+                plan.config,
                 self.space,
-                start,
-                lambda stage, start: self._terms(stage, start, targets),
+                plan.start,
+                plan.terms,
+                begin=plan.begin,
+                coordinates=plan.coordinates,
                 render=self._render,
                 graphs=self._graphs,
                 callback=callback,
@@ -216,10 +226,10 @@ class Projector:
                 run(state)
             except NonFiniteError:
                 if folder is not None:  # what was good until then is worth keeping
-                    self._result(run, start, targets, target_image, framed, {}).save(folder.path)
+                    self._result(run, plan, target_image, framed, {}).save(folder.path)
                 raise
         timings = self._timings | {"prepare": prepared - began} | run.track.seconds
-        result = self._result(run, start, targets, target_image, framed, timings)
+        result = self._result(run, plan, target_image, framed, timings)
         result.timings["total"] = time.perf_counter() - began
         if folder is not None:
             result.save(folder.path)
@@ -259,12 +269,41 @@ class Projector:
                 raise ConfigError(f"init: no such file: {init}") from None
         return check_ws(init, self.generator)
 
-    def _start(self, look: Tensor) -> Tensor:
-        """Coordinates to start from, [N,rows,D]."""
-        count = len(look)
+    def _plan(self, targets: Targets, image: Tensor | None, progress: bool) -> Plan:
+        """The stages for these targets; `image` [N,3,R,R] is what the landmarks come from."""
+        takes_over = transfers(self.config, image=image is not None, identity=self._tells_identity)
+        return Plan(
+            self.config,
+            self.space,
+            self._terms,
+            targets,
+            image=image if takes_over else None,
+            start=self._start,
+            motion=lambda: self._motion_model(progress),
+            render=lambda ws: self.generator.synthesis(ws),
+            landmarker=self.landmarker,
+        )
+
+    def _motion_model(self, progress: bool) -> MotionModel:
+        """Read or learnt when it is first needed."""
+        if self._motion is None:
+            identity = self.identity if self.config.shape == "keep" else None
+            self._motion = motion_model(
+                self.config,
+                self._nets,
+                self.space,
+                sample=self._sample,
+                identity=identity,
+                progress=progress,
+            )
+        return self._motion
+
+    def _start(self, images: Tensor, given: bool = True) -> Tensor:
+        """Coordinates [N,rows,D] to start from for images; `given`: from latents, if there are."""
+        count = len(images)
         if self._encoder is not None:
-            ws = encode(self._encoder, self.generator, look)
-        elif self._init is not None:
+            ws = encode(self._encoder, self.generator, images)
+        elif self._init is not None and given:
             ws = self._init
         else:
             mean = self.statistics.mean.expand(count, self.generator.num_ws, -1)
@@ -278,13 +317,13 @@ class Projector:
     def _result(
         self,
         run: Run,
-        start: Tensor,
-        targets: Targets,
+        plan: Plan,
         target_image: Tensor | None,
         framed: Framed,
         timings: dict[str, float],
     ) -> ProjectionResult:
-        ws = self.space.to_ws(run.theta).contiguous()
+        targets = plan.targets
+        ws = self.space.to_ws(plan.end(run)).contiguous()
         noise = run.noise or {
             name: tensor.detach().expand(len(ws), *tensor.shape).clone()
             for name, tensor in self.generator.named_buffers()
@@ -300,14 +339,13 @@ class Projector:
         images = torch.cat(rendered)
         found, confidence = self.landmarker.points(shrink_to(images, self.config.perceptual_size))
         side = self.generator.img_resolution
-        history = [self.space.to_ws(part.to(ws)).cpu() for part in run.track.history]
         return ProjectionResult(
             ws=ws.float().cpu(),
             noise={name: tensor.float().cpu() for name, tensor in noise.items()},
             images=to_uint8(images).cpu().numpy(),
             landmarks=(found * side).float().cpu(),
             losses=run.track.losses,
-            config=self.config,
+            config=plan.config,
             timings=dict(timings),
             backends={
                 row["op"]: row["used"]
@@ -317,12 +355,12 @@ class Projector:
             | {"landmark_term": self._landmark.backend},
             look=to_uint8(targets.look).cpu().numpy(),
             landmark_image=None if target_image is None else to_uint8(target_image).cpu().numpy(),
-            target_landmarks=(targets.points * side).float().cpu(),
+            target_landmarks=(plan.points(run) * side).float().cpu(),
             confidence=confidence.float().cpu(),
             crops=framed.looks,
-            start=self.space.to_ws(start).float().cpu(),
+            start=self.space.to_ws(plan.start).float().cpu(),
             person=None if targets.person is None else to_uint8(targets.person).cpu().numpy(),
-            history=torch.cat(history) if history else ws.float().cpu()[None],
+            history=self.space.to_ws(plan.history(run).to(ws)).cpu(),
             generator=self.generator,
         )
 
@@ -353,6 +391,7 @@ def project(
     progress: bool = False,
     landmark_backend: str = "torch",
     pose: str | None = None,
+    shape: str | None = None,
     perceptual_mask: str | None = None,
     identity: str | os.PathLike[str] | nn.Module = "auto",
     discriminator: str | os.PathLike[str] | nn.Module = "auto",
@@ -371,7 +410,8 @@ def project(
             npz, pts, txt), or heat maps, floats [68,h,w] or [N,68,h,w]. None keeps those of `look`.
         network: "sample", the path of a StyleGAN2 file, or a `Generator` (frozen by this call).
         space: "w", one latent row for all layers, or "w+", one per layer.
-        preset: "balanced", "reference" (the published algorithm), or a `ProjectionConfig`.
+        preset: "fast", "balanced", "best", "reference" (the published algorithm), or a
+            `ProjectionConfig`.
         steps: total number of steps, >= 1; None takes the preset's.
         perceptual: "auto", "sample", "lpips-vgg16", or a module with `embed` and `distance`.
         landmarker: "auto", "sample", "2dfan4", or a module from images [N,3,S,S] in [0, 1] to heat
@@ -406,6 +446,10 @@ def project(
             onnxruntime (extra `onnx`, or `onnx-gpu`), exported on first use.
         pose: "take" the landmarks where they are, or "keep" the look's head and carry over only
             the expression; None takes the preset's ("take").
+        shape: "keep" the shape of the look's face where the landmarks come from an image: it is
+            inverted too, and only what moves a face is taken over. "take" makes for the landmarks
+            as they are, with the shape of the face they come from; so do points, and weights given
+            for the terms that move (landmark, pull, spread). None takes the preset's ("keep").
         perceptual_mask: what the perceptual term does not see: "none", the "face", or what is near
             the "landmarks"; None takes the preset's ("none").
         identity: for the identity term: a face recognition network's file, or a module from images
@@ -450,6 +494,7 @@ def project(
         graph=graph,
         landmark_backend=landmark_backend,
         pose=pose,
+        shape=shape,
         perceptual_mask=perceptual_mask,
         identity=identity,
         discriminator=discriminator,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pyfacelat.errors import DeviceError
 from pyfacelat.losses.objective import Objective
 from pyfacelat.projection.config import Stage
+from pyfacelat.projection.space import LatentSpace
 from pyfacelat.projection.step import Buffers, Step
 
 LIMIT = 4
@@ -46,6 +47,11 @@ class GraphedStep:
         return self._step.objective
 
     @property
+    def space(self) -> LatentSpace:
+        """As of the step."""
+        return self._step.space
+
+    @property
     def buffers(self) -> Buffers:
         """As of the step."""
         return self._step.buffers
@@ -60,8 +66,9 @@ class GraphedStep:
 
     def take_over(self, step: Step) -> bool:
         """Copy the numbers of `step` to where the graph reads them; False if they do not fit."""
-        mine = [self._step.buffers.tensors(), self._step.draws, self._step.objective]
-        theirs = [step.buffers.tensors(), step.draws, step.objective]
+        mine, theirs = (
+            [s.buffers.tensors(), s.draws, s.objective, s.space] for s in (self._step, step)
+        )
         pairs = corresponding(mine, theirs)
         if pairs is None:
             return False

@@ -55,6 +55,8 @@ class StepInfo:
 Callback = Callable[[StepInfo], object]
 SaveState = Callable[[dict[str, Tensor]], None]
 Terms = Callable[[Stage, Tensor], dict[str, TermFunction]]
+Begin = Callable[[Stage, tuple[Tensor, ...]], Tensor]
+Coordinates = Callable[[Stage, Tensor], tuple[LatentSpace, Tensor]]
 
 
 @dataclass
@@ -120,6 +122,10 @@ class Run:
         graphs: replay steps from here; None runs them operator by operator.
         callback: called with a `StepInfo` at each check; False stops the run.
         report: called with (stage, step, total steps, latest totals) at each check, for progress.
+        begin: for a stage and the ends of those before it, [N,rows,D] each, the coordinates it
+            begins at; by default the last end, or `start`.
+        coordinates: for a stage and where it begins, the space it is optimised in and the
+            coordinates there that it starts from; by default `space` itself.
         save: called with all state at intervals, when the run ends, and when a signal, or an
             exception in the callback, ends it early. Signals then wait for the end of a step: what
             is saved is always the state between two steps.
@@ -139,6 +145,8 @@ class Run:
         callback: Callback | None = None,
         report: Callable[[str, int, int, float], None] | None = None,
         save: SaveState | None = None,
+        begin: Begin | None = None,
+        coordinates: Coordinates | None = None,
     ) -> None:
         self.generator = generator
         self.config = config
@@ -147,7 +155,10 @@ class Run:
         self.noise: dict[str, Tensor] = {}
         self.track = Track()
         self.stopped = False
+        self.ends: list[Tensor] = []
         self._terms = terms
+        self._begin = begin or (lambda stage, ends: ends[-1] if ends else start.clone())
+        self._coordinates = coordinates or (lambda stage, begun: (space, begun))
         self._step_render = render or frozen_render(generator)
         self._graphs = graphs
         self._callback = callback
@@ -172,6 +183,7 @@ class Run:
                         state[f"done.{index}.losses"],
                         state[f"done.{index}.history"],
                     )
+                    self.ends.append(state[f"done.{index}.end"].to(self.theta))
                     continue
                 self._run_stage(index, stage, state if index == first else None, signals)
                 if self.stopped:
@@ -195,7 +207,8 @@ class Run:
         signals: DeferredSignals | None,
     ) -> None:
         began = time.perf_counter()
-        start = self.theta.clone()
+        start = self.theta if state else self._begin(stage, tuple(self.ends))
+        space, begun = self._coordinates(stage, start)
         objective = self._objective(stage, start)
         count = len(start)
         if not stage.optimise_noise:
@@ -204,13 +217,12 @@ class Run:
             noise = {k: v.clone() for k, v in self.noise.items()} or {
                 k: v.expand(count, -1, -1).clone() for k, v in self._maps.items()
             }
-        buffers = Buffers.allocate(start.clone(), noise, stage.steps, len(objective.names))
+        buffers = Buffers.allocate(begun.clone(), noise, stage.steps, len(objective.names))
         if state:
             for name, tensor in buffers.tensors().items():
                 tensor.copy_(state[f"now.{name}"])
-        step: AnyStep = Step(
-            self._step_render, self.space, objective, stage, buffers, self._draws[index]
-        )
+        draws = space.inward(self._draws[index])
+        step: AnyStep = Step(self._step_render, space, objective, stage, buffers, draws)
         if self._graphs is not None:
             step = self._graphs.graphed(step)
             buffers = step.buffers
@@ -219,9 +231,11 @@ class Run:
         done = self._loop(index, step, start, signals)
         best = stage.keep_best and bool(torch.isfinite(buffers.best_total).all())
         final = buffers.best if best else buffers.parameters()
-        self.theta = final["theta"].clone()
+        self.theta = space.outward(final["theta"]).clone()
+        self.ends.append(self.theta)
         self.noise = {name: final[name].clone() for name in noise} or self.noise
-        self.track.append(objective.names, buffers.losses[:done], buffers.history[:done])
+        history = space.outward(buffers.history[:done])
+        self.track.append(objective.names, buffers.losses[:done], history)
         self.track.seconds[stage.name] = time.perf_counter() - began
 
     def _loop(
@@ -271,7 +285,6 @@ class Run:
 
         `last` is [terms+1,N], the losses of step `done`, on the CPU.
         """
-        buffers = step.buffers
         if self._report is not None:
             total = float(last[-1].mean())
             self._report(step.stage.name, before + done, self.config.steps, total)
@@ -282,7 +295,7 @@ class Run:
                 self.config.steps,
                 step.stage.name,
                 {name: last[i].tolist() for i, name in enumerate(names)},
-                lambda: self._render(buffers),
+                lambda: self._render(step),
             )
             self.stopped = self._callback(info) is False
 
@@ -298,12 +311,13 @@ class Run:
             name: torch.where(best.reshape(-1, 1, 1), buffers.best[name], values)
             for name, values in finite.items()
         }
-        self.theta = kept.pop("theta")
+        self.theta = step.space.outward(kept.pop("theta"))
         self.noise = kept or self.noise
         good = torch.isfinite(buffers.history[:done]).flatten(1).all(1)
         good &= torch.isfinite(buffers.losses[:done]).flatten(1).all(1)
         count = int(good.long().cumprod(0).sum())
-        self.track.append(names[:-1], buffers.losses[:count], buffers.history[:count])
+        history = step.space.outward(buffers.history[:count])
+        self.track.append(names[:-1], buffers.losses[:count], history)
         if len(bad) == 0:
             raise NonFiniteError(f"step {before + done}: the latents became NaN or infinite")
         index, term, item = bad[0].tolist()
@@ -318,6 +332,7 @@ class Run:
         state |= {f"noise.{name}": tensor for name, tensor in self.noise.items()}
         for k in range(index):
             state[f"done.{k}.losses"], state[f"done.{k}.history"] = self._done(k)
+            state[f"done.{k}.end"] = self.ends[k].clone()  # `start` may be the same tensor
         if buffers is not None:
             state |= {f"now.{name}": tensor for name, tensor in buffers.tensors().items()}
         self._save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
@@ -333,9 +348,10 @@ class Run:
         return torch.stack([self.track.losses[n][rows] for n in on], 1), self.track.history[index]
 
     @torch.no_grad()
-    def _render(self, buffers: Buffers) -> Tensor:
-        noise = buffers.noise or self.noise or None
-        return to_uint8(self.generator.synthesis(self.space.to_ws(buffers.theta), noise=noise))
+    def _render(self, step: Step) -> Tensor:
+        noise = step.buffers.noise or self.noise or None
+        ws = step.space.to_ws(step.buffers.theta)
+        return to_uint8(self.generator.synthesis(ws, noise=noise))
 
 
 def _draw(

@@ -77,12 +77,15 @@ def load_networks(
     if config.uses("perceptual"):
         metric = _perceptual(perceptual, sample).to(device, dtype)
     landmarks = _landmarker(landmarker, sample, config, features).to(device, dtype)
+    # To tell a face's shape from its motion an identity network is welcome, not demanded.
+    own = isinstance(identity, str) and identity == "auto"
+    apart = config.motion_rank > 0 and config.shape == "keep" and (sample or not own)
     return Networks(
         generator,
         landmarks,
         _with_fast_trunk(metric, features),
         _encoder(encoder, init, sample, config, generator, device),
-        _identity(identity, sample, device, dtype) if config.uses("identity") else None,
+        _identity(identity, sample, device, dtype) if config.uses("identity") or apart else None,
         _discriminator(discriminator, network, generator, device, dtype)
         if config.uses("discriminator")
         else None,

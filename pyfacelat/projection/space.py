@@ -107,6 +107,14 @@ class LatentSpace:
         """Whitened form of coordinates [N,rows,D], whatever they are; for the latent terms."""
         return theta if self.whitened else (theta - self.statistics.mean) @ self._to_v
 
+    def inward(self, change: Tensor) -> Tensor:
+        """A change of the whole space's coordinates [...,rows,D], in these coordinates."""
+        return change
+
+    def outward(self, theta: Tensor) -> Tensor:
+        """These coordinates as those of the whole space, [...,rows,D]."""
+        return theta
+
 
 def check_ws(ws: Tensor, generator: Generator, *, name: str = "init") -> Tensor:
     """Latents in any usual layout as [N,num_ws,w_dim] float32; ConfigError if they do not fit."""

@@ -14,15 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pyfacelat import checkpoints, procface
+from pyfacelat import checkpoints, procface, zoo
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.files import write_atomically
 from pyfacelat.images import save_png
+from pyfacelat.losses.identity import IdentityDistance
+from pyfacelat.losses.landmark import Landmarker
 from pyfacelat.nets.discriminator import Discriminator
 from pyfacelat.nets.fan import FAN
 from pyfacelat.nets.identity import IdentityNet
 from pyfacelat.nets.sample_encoder import SampleEncoder
 from pyfacelat.nets.stylegan2 import Generator
+from pyfacelat.projection.motion import fit_motion
+from pyfacelat.projection.space import LatentSpace, measure
 
 from .data import SEEDS, chunk_z
 from .evaluate import w_statistics
@@ -35,6 +39,7 @@ __all__ = [
     "export_fan",
     "export_generator",
     "export_identity",
+    "export_motion",
     "write_card",
     "write_examples",
 ]
@@ -44,6 +49,8 @@ EXAMPLES = {"look": 41, "landmarks": 69}
 pose and mouth opening."""
 
 EXAMPLE_SIZE = 256
+
+_MOTION_SAMPLES = 2400
 
 # Kept in float32: running variances of a residual net pass fp16's largest number, and the fitted
 # weights of a metric its smallest. Both are few.
@@ -72,6 +79,22 @@ def export_encoder(path: Path, encoder: SampleEncoder, about: Mapping[str, str])
 def export_identity(path: Path, net: IdentityNet, about: Mapping[str, str]) -> None:
     """Write the identity net as fp16."""
     _export(path, "sample-identity", net, dict(net.state_dict()), about)
+
+
+def export_motion(folder: Path, about: Mapping[str, str]) -> None:
+    """Learn how the generator's latents move a face, from the files in `folder`, and write it.
+
+    It belongs to the weights of generator, landmark net and identity net; run it after any changes.
+    """
+    generator = zoo.load_generator(folder / "generator.safetensors")
+    fan = zoo.load_landmarker(folder / "fan.safetensors")
+    net = zoo.load_identity(folder / "identity.safetensors")
+    space = LatentSpace(measure(generator), "w", "whitened", generator.num_ws)
+    identity, size = IdentityDistance(net, crop=None), generator.img_resolution
+    model = fit_motion(
+        generator, space, Landmarker(fan), identity, size=size, samples=_MOTION_SAMPLES, seed=5
+    )
+    model.save(folder / "motion.safetensors", dict(about))
 
 
 def export_discriminator(path: Path, net: Discriminator, about: Mapping[str, str]) -> None:

@@ -264,6 +264,8 @@ def export(options: argparse.Namespace) -> None:
                 target = _test_files(options) / "judge_fan.safetensors"
             assets.export_fan(target, fan, about)
         _say(f"{stage}: exported")
+    assets.export_motion(options.assets, about)
+    _say("motion: learnt from the generator's faces")
     assets.write_examples(options.assets)
 
 

@@ -216,7 +216,8 @@ def test_checks_are_settled_late_but_all_of_them(
     monkeypatch.setattr(pyfacelat.projection.graphs.GraphedStep, "__call__", replay)
     projector.project(look)
     assert order.count("read") == order.count("step") == STEPS
-    assert order[:4] == ["step", "step", "read", "read"]  # the first stage has two steps
+    # The first stage has three steps.
+    assert order[:6] == ["step", "step", "read", "step", "read", "read"]
 
 
 def test_what_corresponds() -> None:

@@ -148,7 +148,6 @@ def test_losses_are_recorded_per_term_step_and_image(
         "prior",
         "spread",
         "landmark",
-        "colour",
         "pull",
         "total",
     }

@@ -261,8 +261,8 @@ def test_config_round_trip_and_checks() -> None:
         "balanced", pose="keep", perceptual_mask="face",
         loss_weights={"coordinate": (1, 0.2), "delta": 0.01},
     )  # fmt: skip
-    last = dataclasses.replace(config.stages[-1], delta_opening=(0, 0.5, 1))
-    stages = (*config.stages[:-1], last)
+    first = dataclasses.replace(config.stages[0], delta_opening=(0, 0.5, 1))
+    stages = (first, *config.stages[1:])
     config = dataclasses.replace(config, stages=stages, vgg_layers=(3, 8), target_sigma=2.0)
     assert ProjectionConfig.from_json(config.to_json()) == config
     assert config.stages[-1].weights["coordinate"] == 1
