@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pyfacelat.ops.frozen import frozen_conv
+from pyfacelat.ops.frozen import frozen_conv, fuses
 
 from .fan import FAN, Hourglass, MultiScaleBlock, fold_batchnorm
 from .folding import ChannelAffine
@@ -103,10 +103,20 @@ def _affine_relu(module: nn.Module) -> _Part:
     return lambda tape, x: tape.channel_relu(x, scale, shift)
 
 
+def _normalised_conv(norm: nn.Module, conv: nn.Conv2d) -> _Part:
+    """Folded normalisation, ReLU, convolution."""
+    if fuses(conv):
+        assert isinstance(norm, ChannelAffine)
+        whole = frozen_conv(conv, before=(norm.scale.flatten(), norm.shift.flatten()))
+        return lambda tape, x: tape.conv(x, whole)
+    first, then = _affine_relu(norm), frozen_conv(conv)
+    return lambda tape, x: tape.conv(first(tape, x), then)
+
+
 def _block(module: nn.Module) -> _Part:
     assert isinstance(module, MultiScaleBlock)
-    norms = [_affine_relu(module.get_submodule(f"bn{i}")) for i in (1, 2, 3)]
-    convs = [frozen_conv(getattr(module, f"conv{i}")) for i in (1, 2, 3)]
+    names = [(f"bn{i}", f"conv{i}") for i in (1, 2, 3)]
+    convs = [_normalised_conv(getattr(module, a), getattr(module, b)) for a, b in names]
     side: _Part | None = None
     if module.downsample is not None:
         norm, point = _affine_relu(module.downsample[0]), frozen_conv(module.downsample[2])  # type: ignore[arg-type]
@@ -114,8 +124,8 @@ def _block(module: nn.Module) -> _Part:
 
     def run(tape: Tape, x: Node) -> Node:
         outputs: list[Node] = []
-        for norm, conv in zip(norms, convs, strict=True):
-            outputs.append(tape.conv(norm(tape, outputs[-1] if outputs else x), conv))
+        for conv in convs:
+            outputs.append(conv(tape, outputs[-1] if outputs else x))
         return tape.add(tape.cat(outputs), x if side is None else side(tape, x))
 
     return run

@@ -26,6 +26,7 @@ __all__ = [
     "channel_relu",
     "channel_relu_gradient",
     "frozen_conv",
+    "fuses",
     "upsample_image",
     "upsample_image_gradient",
 ]
@@ -139,6 +140,7 @@ class FrozenConv:
         stride, padding: of both axes.
         relu: whether a ReLU follows.
         packed: the weight as `conv3x3` reads it, where that computes it.
+        before: scale and shift [I] of a `channel_relu` in front, where `conv3x3` computes that too.
 
     """
 
@@ -148,6 +150,7 @@ class FrozenConv:
     padding: int
     relu: bool
     packed: Conv3x3Weight | None
+    before: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """[N,I,H,W] -> [N,O,H',W']."""
@@ -155,10 +158,14 @@ class FrozenConv:
             y = F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
             return y.relu_() if self.relu else y
         act = "relu" if self.relu else "linear"
-        return conv3x3(x, self.packed, bias=self.bias, act=act)
+        scale, shift = self.before or (None, None)
+        return conv3x3(x, self.packed, bias=self.bias, act=act, in_scale=scale, in_shift=shift)
 
     def gradient(self, dy: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """Gradient of `x` from that of the output `y`; of x only the size is read."""
+        """Gradient of `x` from that of the output `y`.
+
+        Of `x` only the size is read, unless there is something `before`; of `y` only signs.
+        """
         if self.packed is not None:
             act, w = "relu" if self.relu else "linear", self.packed
             return _extension.call(
@@ -171,6 +178,7 @@ class FrozenConv:
                 act,
                 DEFAULT_ALPHA,
                 1.0,
+                *(() if self.before is None else (x, *self.before)),
             )
         if self.relu:
             dy = torch.ops.aten.threshold_backward(dy, y, 0)
@@ -182,16 +190,25 @@ class FrozenConv:
         return gradient
 
 
-def frozen_conv(conv: nn.Conv2d, *, relu: bool = False) -> FrozenConv:
-    """What a `Conv2d` of one group computes, followed by a ReLU or not; shares its weights."""
+def frozen_conv(
+    conv: nn.Conv2d, *, relu: bool = False, before: tuple[Tensor, Tensor] | None = None
+) -> FrozenConv:
+    """What a `Conv2d` of one group computes, followed by a ReLU or not; shares its weights.
+
+    `before` is the scale and shift, [I] each, of a `channel_relu` to compute first, if `fuses`.
+    """
     weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
     bias = None if conv.bias is None else conv.bias.detach()
     stride, padding = conv.stride[0], int(conv.padding[0])
-    direct = tuple(weight.shape[2:]) == (3, 3) and (stride, padding) == (1, 1)
-    # Only there is the packed form faster; it takes four times the memory each way.
-    packs = weight.dtype == torch.float32 and weight.device.type == "cpu"
-    packed = pack_conv3x3(weight) if direct and packs else None
-    return FrozenConv(weight, bias, stride, padding, relu, packed)
+    packed = pack_conv3x3(weight) if fuses(conv) else None
+    return FrozenConv(weight, bias, stride, padding, relu, packed, before)
+
+
+def fuses(conv: nn.Conv2d) -> bool:
+    """Whether `conv3x3` computes this convolution: faster, and with a `channel_relu` in front."""
+    direct = tuple(conv.weight.shape[2:]) == (3, 3) and conv.stride[0] == conv.padding[0] == 1
+    # Elsewhere torch's convolution runs either way.
+    return direct and conv.weight.dtype == torch.float32 and conv.weight.device.type == "cpu"
 
 
 def channel_relu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
