@@ -222,10 +222,9 @@ class Run:
             for name, tensor in buffers.tensors().items():
                 tensor.copy_(state[f"now.{name}"])
         draws = space.inward(self._draws[index])
-        step: AnyStep = Step(self._step_render, space, objective, stage, buffers, draws)
-        if self._graphs is not None:
-            step = self._graphs.graphed(step)
-            buffers = step.buffers
+        plain = Step(self._step_render, space, objective, stage, buffers, draws)
+        step: AnyStep = plain if self._graphs is None else self._graphs.graphed(plain)
+        buffers = step.buffers
         if stage.keep_best and stage.latent_noise > 0 and not state:
             step.remember_start()
         done = self._loop(index, step, start, signals)
@@ -348,7 +347,7 @@ class Run:
         return torch.stack([self.track.losses[n][rows] for n in on], 1), self.track.history[index]
 
     @torch.no_grad()
-    def _render(self, step: Step) -> Tensor:
+    def _render(self, step: AnyStep) -> Tensor:
         noise = step.buffers.noise or self.noise or None
         ws = step.space.to_ws(step.buffers.theta)
         return to_uint8(self.generator.synthesis(ws, noise=noise))
