@@ -6,7 +6,8 @@ A method is named as it is asked for on the command line:
     reference:0.05                a preset at another landmark weight
     preset:balanced:steps=100:space=w:pixel=2:outer_lip=3
                                   a preset with a number of steps, a space, weights by loss term and
-                                  by landmark group; also pose, perceptual_mask, landmark_backend
+                                  by landmark group; also pose, shape, perceptual_mask and
+                                  landmark_backend
     wplus-look-only               reference:space=w+:landmark=0
     layer-swap:psi=0.5:rows=3-10  rows of B's inversion mixed into A's
 """
@@ -41,7 +42,7 @@ BASELINES = ("reference:0.1", "reference:0.05", "reference:0.01", LOOK_ONLY, SWA
 GIVEN = ("A itself", "B itself", "ideal")
 """Pictures that are scored like answers: doing nothing, doing too much, and doing it right."""
 
-_WORDS = ("space", "pose", "perceptual_mask", "landmark_backend")
+_WORDS = ("space", "pose", "shape", "perceptual_mask", "landmark_backend")
 """Settings of a preset that are words."""
 
 CHECKPOINTS = 12
@@ -212,6 +213,13 @@ def following(config: ProjectionConfig) -> tuple[Stage, ...]:
     return tuple(s for s in config.stages if s.uses("landmark") or s.uses("coordinate"))
 
 
+def inversion(config: ProjectionConfig) -> ProjectionConfig:
+    """What of a preset inverts a look."""
+    moving = following(config)
+    stages = tuple(s for s in config.stages if s not in moving and s.subject == "look")
+    return replace(config, stages=stages, motion_rank=0)
+
+
 def pictures(images: NDArray[np.uint8]) -> Tensor:
     """uint8 [N,R,R,3] as float [N,3,R,R] in [-1, 1]."""
     return torch.stack([from_uint8(image) for image in images])
@@ -275,9 +283,7 @@ def _layer_swap(label: str, options: Sequence[str]) -> LayerSwap:
             rows = value
         else:
             raise ConfigError(f"method: {label!r}: expected psi= or rows=, got {option!r}")
-    balanced = make_config("balanced")
-    stages = tuple(s for s in balanced.stages if s not in following(balanced))
-    return LayerSwap(label, psi, rows, replace(balanced, stages=stages))
+    return LayerSwap(label, psi, rows, inversion(make_config("balanced")))
 
 
 def _number(text: str, label: str, name: str, *, whole: bool = False) -> float:
