@@ -35,8 +35,8 @@ common="-O3 -std=c++20 -DNDEBUG -DTORCH_TARGET_VERSION=0x020a000000000000 -Icsrc
 cxx="g++ $common -fno-trapping-math -fno-math-errno -fopenmp-simd -fPIC -fvisibility=hidden"
 cxx+=" -isystem $torch/include -isystem $toolkit/include -w -c"
 cuda="nvcc $common --expt-relaxed-constexpr -gencode=arch=compute_$arch,code=sm_$arch -Xcompiler -fPIC -c"
-for source in csrc/{common,bias_act,upfirdn2d,modulated_conv2d}/*.{cpp,cu}; do
-  [[ -f $source ]] || continue
+for source in csrc/*/*.{cpp,cu}; do
+  [[ -f $source && $source != csrc/native/* ]] || continue
   object=$work/$(basename "$source").o
   if [[ $source == *.cu ]]; then echo "$cuda $source -o $object"; else echo "$cxx $source -o $object"; fi
 done >$work/commands

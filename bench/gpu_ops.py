@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench import bench_bias_act, bench_modulated_conv2d, bench_upfirdn2d
-from pyfacelat.ops import _extension, bias_act, modulated_conv2d, weight_energy
+from bench import bench_bias_act, bench_modulated_conv2d, bench_noise_reg, bench_upfirdn2d
+from pyfacelat.ops import _extension, bias_act, modulated_conv2d, pack_maps, weight_energy
 
 Run = Callable[[], tuple[Tensor, ...]]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -97,6 +97,27 @@ def activation(channels: int, size: int, like: dict) -> dict[str, Run]:
     }
 
 
+def noise(resolution: int, like: dict) -> dict[str, Run]:
+    """Value and gradient of the noise regulariser, as in bench_noise_reg; float32 only."""
+    if like["dtype"] != torch.float32:
+        return {}
+    module = bench_noise_reg
+    _, _, maps = pack_maps(module.maps_of(resolution, like["device"]))
+    return {
+        "ours": lambda: module.ours(maps),
+        "plain": lambda: module.plain(maps),
+        "one-line": lambda: module.no_rolls(maps),
+    }
+
+
+def update(resolution: int, like: dict) -> dict[str, Run]:
+    """Adam and renormalisation of all maps, as in bench_noise_reg; float32 only."""
+    if like["dtype"] != torch.float32:
+        return {}
+    step = bench_noise_reg.Update(resolution, like["device"])
+    return {"ours": step.ours, "plain": step.plain, "one-line": step.in_place}
+
+
 def cases() -> list[tuple[str, Callable[[dict], dict[str, Run]]]]:
     """Names and makers, the small ones first."""
     found: list[tuple[str, Callable[[dict], dict[str, Run]]]] = []
@@ -113,6 +134,9 @@ def cases() -> list[tuple[str, Callable[[dict], dict[str, Run]]]]:
                 lambda like, a=(channels, size): activation(*a, like),
             )
         )
+    for resolution in bench_noise_reg.RESOLUTIONS:
+        found.append((f"noise_reg {resolution}", lambda like, a=resolution: noise(a, like)))
+        found.append((f"noise_update {resolution}", lambda like, a=resolution: update(a, like)))
     return found
 
 
@@ -184,8 +208,10 @@ def main() -> None:
                 left_out.append(f"{name} {dtype_name}")
                 continue
             torch.manual_seed(0)
-            times = measure(make({"device": "cuda", "dtype": dtype}), f"{name} {dtype_name}")
-            rows.append({"case": name, "dtype": dtype_name, "microseconds": times})
+            sides = make({"device": "cuda", "dtype": dtype})
+            if sides:
+                times = measure(sides, f"{name} {dtype_name}")
+                rows.append({"case": name, "dtype": dtype_name, "microseconds": times})
     result = {
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,

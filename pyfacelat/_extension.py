@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import torch
 
@@ -29,9 +29,12 @@ _COMPILED = {"cpu": "cpp", "cuda": "cuda"}
 # Parts of an op that no user calls; they follow the op that owns them.
 _INNER = ("_grad", "_backward", "_pack")
 
+Result = TypeVar("Result")
+
 _attempted = False
 _failure = "not loaded yet"
 _triton_ops: set[str] = set()
+_triton_missing: set[str] = set()
 
 
 class BackendRow(TypedDict):
@@ -89,9 +92,9 @@ def build_info() -> dict[str, str]:
     return dict(line.split("\t", 1) for line in text.decode().split("\n"))
 
 
-def register_triton(op: str) -> None:
-    """Note that the CUDA implementation of `op` is a Triton kernel (ops that own one call this)."""
-    _triton_ops.add(op)
+def register_triton(op: str, installed: bool) -> None:
+    """Note that the CUDA implementation of `op` is a Triton kernel, and whether triton is there."""
+    (_triton_ops if installed else _triton_missing).add(op)
 
 
 def _has_kernel(op: str, key: str) -> bool:
@@ -126,6 +129,8 @@ def select(op: str, device: str) -> str:
     found = available(op, device)
     if _requested == "auto":
         return found[0]
+    if _requested == "cuda" and "triton" in found:
+        return "triton"  # an op has one kernel for GPUs, in either language
     if _requested not in found:
         where = f" ({_failure})" if _failure else ""
         raise DeviceError(
@@ -138,20 +143,24 @@ which = select
 
 
 def call(
-    op: str, reference: Callable[..., torch.Tensor], x: torch.Tensor, *args: Any
-) -> torch.Tensor:
+    op: str,
+    reference: Callable[..., Result],
+    x: torch.Tensor | Sequence[torch.Tensor],
+    *args: Any,
+) -> Result:
     """Run the registered op, or its reference where the reference was asked for.
 
     `reference` is differentiable plain torch with the same arguments; it is called directly, so
-    that a loaded kernel cannot stand in for it.
+    that a loaded kernel cannot stand in for it. The device is that of `x`, or of its first tensor.
 
     Raises:
         DeviceError: a backend was asked for by name, and the op has none of it on x's device.
 
     """
-    if _requested != "auto" and select(op, x.device.type) == "reference":
+    tensor = x if isinstance(x, torch.Tensor) else x[0]
+    if _requested != "auto" and select(op, tensor.device.type) == "reference":
         return reference(x, *args)
-    result: torch.Tensor = getattr(torch.ops.pyfacelat, op)(x, *args)
+    result: Result = getattr(torch.ops.pyfacelat, op)(x, *args)
     return result
 
 
@@ -175,6 +184,8 @@ def _why_not_faster(op: str, device: str, used: str, found: list[str], info: dic
         return "the reference was asked for"
     if _failure:
         return _failure
+    if device == "cuda" and op in _triton_missing:
+        return "its CUDA kernel is written in Triton, which is not installed (pip install triton)"
     if device == "cuda" and info.get("no_cuda_reason"):
         return f"built without CUDA kernels: {info['no_cuda_reason']}"
     return f"no {_COMPILED[device]} kernel is written for this op" if len(found) == 1 else ""

@@ -54,6 +54,18 @@ def test_the_reference_runs_although_the_library_is_loaded(
     assert calls == [(None,)]
 
 
+def test_an_op_whose_gpu_kernel_is_written_in_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    assert _extension.available("noise_reg", "cuda") == ["triton", "reference"]
+    with _extension.use_backend("cuda"):
+        assert _extension.which("noise_reg", "cuda") == "triton"
+    with _extension.use_backend("triton"), pytest.raises(DeviceError, match="has no 'triton'"):
+        _extension.select("bias_act", "cuda")
+    monkeypatch.setattr(_extension, "_triton_missing", {"noise_reg"})
+    reason = _extension._why_not_faster("noise_reg", "cuda", "reference", ["reference"], {})
+    assert "Triton, which is not installed" in reason
+
+
 def test_backend_names_are_checked_and_restored() -> None:
     with pytest.raises(DeviceError, match="got 'gpu'"), _extension.use_backend("gpu"):
         raise AssertionError("not reached")

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["FLOATS", "check_float", "check_same", "define", "memory_format", "quads"]
+from pyfacelat import _extension
+
+__all__ = [
+    "FLOATS",
+    "accumulated",
+    "check_float",
+    "check_same",
+    "define",
+    "define_triton",
+    "kernels",
+    "memory_format",
+    "once_differentiable",
+    "quads",
+]
 
 # Schemas and references live here; a compiled library adds faster kernels per device.
 _LIBRARY = torch.library.Library("pyfacelat", "FRAGMENT")
@@ -40,6 +58,53 @@ def define(
         )
 
 
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A `backward` whose result is not differentiable: says so when it would have to be."""
+
+    def checked(ctx: Any, *gradients: Any) -> Any:
+        if torch.is_grad_enabled() and any(
+            isinstance(g, Tensor) and g.requires_grad for g in gradients
+        ):
+            raise RuntimeError("this op of pyfacelat has no second derivative")
+        with torch.no_grad():
+            return backward(ctx, *gradients)
+
+    return checked
+
+
+def define_triton(name: str, launch: Callable[..., Any]) -> None:
+    """Register a Triton implementation for CUDA tensors, where triton is installed.
+
+    Args:
+        name: of an op that `define` has declared.
+        launch: the op's own arguments; imports the kernels when it is first called, so that
+            `import pyfacelat` never imports triton.
+    """
+    installed = importlib.util.find_spec("triton") is not None
+    if installed:
+        _LIBRARY.impl(name, launch, "CUDA")
+    _extension.register_triton(name, installed)
+
+
+def kernels(name: str) -> ModuleType:
+    """The module `pyfacelat.kernels.NAME`.
+
+    Installing puts the folder into the package; in a source tree it lies beside the package, and
+    there it is taken from, whatever else is installed.
+    """
+    package = "pyfacelat.kernels"
+    beside = Path(__file__).resolve().parents[2] / "kernels" / "__init__.py"
+    if package not in sys.modules and beside.is_file():
+        spec = importlib.util.spec_from_file_location(
+            package, beside, submodule_search_locations=[str(beside.parent)]
+        )
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[package] = module
+        spec.loader.exec_module(module)
+    return importlib.import_module(f"{package}.{name}")
+
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -52,6 +117,11 @@ def check_float(name: str, x: Tensor, ndim: tuple[int, ...] = (4,)) -> None:
     if x.ndim not in ndim:
         want = " or ".join(f"{n}-D" for n in ndim)
         raise ValueError(f"{name}: expected a {want} tensor, got shape {tuple(x.shape)}")
+
+
+def accumulated(dtype: torch.dtype) -> torch.dtype:
+    """What sums of a dtype are kept in: float32 for the 16-bit types, else the dtype itself."""
+    return torch.float32 if dtype.itemsize == 2 else dtype
 
 
 def check_same(name: str, t: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyfacelat.ops import bias_act, modulated_conv2d, setup_filter, upfirdn2d
+from pyfacelat.ops import (
+    bias_act,
+    modulated_conv2d,
+    noise_reg,
+    noise_update_,
+    pack_maps,
+    setup_filter,
+    upfirdn2d,
+)
 from tests.tolerances import channels_last
 
 pytestmark = pytest.mark.gpu
@@ -41,11 +49,27 @@ def styled(up: int) -> Step:
     return step
 
 
+def regularised(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    x = inputs[0]
+    return with_gradients(noise_reg([x[:, 0], x[:, 1]]), [x])
+
+
+def updated(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    maps = [inputs[0][:, 0], inputs[0][:, 1]]
+    packed, sizes, _ = pack_maps(maps)
+    state = (packed, packed.sin(), packed.square())
+    with torch.no_grad():
+        noise_update_(*state, maps, inputs[3][:4].abs() + 0.1, sizes, regular=packed.cos())
+    return state
+
+
 STEPS: dict[str, Step] = {
     "bias_act": biased,
     "upfirdn2d": resampled,
     "modulated_conv2d": styled(1),
     "modulated_conv2d up": styled(2),
+    "noise_reg": regularised,
+    "noise_update": updated,
 }
 
 
