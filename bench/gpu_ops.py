@@ -24,7 +24,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench import bench_bias_act, bench_modulated_conv2d, bench_noise_reg, bench_upfirdn2d
+from bench import (
+    bench_bias_act,
+    bench_heatmap_loss,
+    bench_lpips_diff,
+    bench_modulated_conv2d,
+    bench_noise_reg,
+    bench_upfirdn2d,
+)
 from pyfacelat.ops import _extension, bias_act, modulated_conv2d, pack_maps, weight_energy
 
 Run = Callable[[], tuple[Tensor, ...]]
@@ -118,6 +125,18 @@ def update(resolution: int, like: dict) -> dict[str, Run]:
     return {"ours": step.ours, "plain": step.plain, "one-line": step.in_place}
 
 
+def perceptual(channels: int, size: int, like: dict) -> dict[str, Run]:
+    """One stage of LPIPS, as in bench_lpips_diff."""
+    sides = bench_lpips_diff.sides(channels, size, **like)
+    return {"ours": sides[""], "plain": sides["plain"], "one-line": sides["product"]}
+
+
+def heatmaps(count: int, like: dict) -> dict[str, Run]:
+    """The landmark loss, as in bench_heatmap_loss."""
+    sides = bench_heatmap_loss.sides(count, **like)
+    return {"ours": sides[""], "plain": sides["plain"], "one-line": sides["norm"]}
+
+
 def cases() -> list[tuple[str, Callable[[dict], dict[str, Run]]]]:
     """Names and makers, the small ones first."""
     found: list[tuple[str, Callable[[dict], dict[str, Run]]]] = []
@@ -137,6 +156,11 @@ def cases() -> list[tuple[str, Callable[[dict], dict[str, Run]]]]:
     for resolution in bench_noise_reg.RESOLUTIONS:
         found.append((f"noise_reg {resolution}", lambda like, a=resolution: noise(a, like)))
         found.append((f"noise_update {resolution}", lambda like, a=resolution: update(a, like)))
+    for channels, size in bench_lpips_diff.STAGES:
+        name = f"lpips_diff {channels} at {size}"
+        found.append((name, lambda like, a=(channels, size): perceptual(*a, like)))
+    for count in bench_heatmap_loss.BATCHES:
+        found.append((f"heatmap_loss batch {count}", lambda like, a=count: heatmaps(a, like)))
     return found
 
 

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from pyfacelat.faces.groups import NUM_LANDMARKS
 from pyfacelat.faces.landmarks import heatmaps_to_points
+from pyfacelat.ops import Reduction, heatmap_loss
 
-Reduction = Literal["l2", "l1", "mse", "per_landmark"]
+__all__ = ["HeatmapDistance", "Landmarker", "Normalize", "Reduction", "Resize"]
+
 Resize = Literal["area", "nearest"]
 Normalize = Literal["unit", "minmax"]
-
-_TINY = 1e-16  # squared distance below which the norm's gradient is zero instead of infinite
-_EPS = 1e-8
 
 
 class HeatmapDistance(nn.Module):
@@ -34,9 +33,10 @@ class HeatmapDistance(nn.Module):
             "l1" sum(w |d|) (the published formula),
             "mse" mean(w d^2),
             "per_landmark" sum_k(w_k sqrt(sum(d_k^2) + 1e-8)) / sum(w).
+        sigma: of the Gaussians that stand for target points, in cells.
     """
 
-    def __init__(self, weights: Tensor, reduction: Reduction = "l2") -> None:
+    def __init__(self, weights: Tensor, reduction: Reduction = "l2", *, sigma: float = 1.0) -> None:
         super().__init__()
         if weights.shape != (NUM_LANDMARKS,):
             raise ValueError(
@@ -45,30 +45,21 @@ class HeatmapDistance(nn.Module):
             )
         if reduction not in get_args(Reduction):
             raise ValueError(f"reduction: expected one of {get_args(Reduction)}, got {reduction!r}")
-        self.reduction = reduction
+        self.reduction: Reduction = reduction
+        self.sigma = sigma
         self.weights: Tensor
         self.register_buffer("weights", weights.clone())
 
     def forward(self, maps: Tensor, target: Tensor, confidence: Tensor | None = None) -> Tensor:
-        """Compare maps [N,68,H,W] with target [N,68,H,W]. Returns [N].
+        """Compare maps [N,68,H,W] with target maps [N or 1,68,H,W] or points [N or 1,68,2].
 
-        `confidence` [N,68] multiplies the weights of each image.
+        Returns [N], float32 for 16-bit maps, else their dtype; differentiable once. `confidence`
+        [N,68] multiplies the weights of each image.
         """
-        weights = self.weights.to(maps.dtype)[None]
+        weights = self.weights[None]
         if confidence is not None:
-            weights = weights * confidence.to(maps.dtype)
-        difference = maps - target
-        match self.reduction:
-            case "l2":
-                weighted = difference * weights[..., None, None]
-                return weighted.square().sum((1, 2, 3)).clamp_min(_TINY).sqrt()
-            case "l1":
-                return (difference.abs().sum((2, 3)) * weights).sum(1)
-            case "mse":
-                return (difference.square().mean((2, 3)) * weights).mean(1)
-            case _:
-                norms = (difference.square().sum((2, 3)) + _EPS).sqrt()
-                return (norms * weights).sum(1) / weights.sum(1).clamp_min(_EPS)
+            weights = weights * confidence.to(weights.dtype)
+        return heatmap_loss(maps, target, weights, reduction=self.reduction, sigma=self.sigma)
 
 
 class Landmarker(nn.Module):

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from pyfacelat.nets.layers import load_strict
 from pyfacelat.nets.vgg import VGG16Features
+from pyfacelat.ops import lpips_diff, lpips_unit
 
 __all__ = ["LPIPS", "lpips_vgg16"]
 
-_EPS = 1e-10
 # ImageNet statistics for images in [-1, 1], as the lpips package rounds them.
 _VGG_SHIFT = (-0.030, -0.088, -0.188)
 _VGG_SCALE = (0.458, 0.448, 0.450)
@@ -82,33 +82,77 @@ class LPIPS(nn.Module):
         twin._modules = {**self._modules, "trunk": trunk}
         return twin
 
-    def embed(self, images: Tensor) -> list[Tensor]:
-        """Unit-length features; compute a target's once and reuse it.
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Features as the trunk gives them.
 
         Args:
             images: RGB [N, 3, H, W] in [-1, 1], dtype of the trunk's parameters.
 
         Returns:
-            One [N, C_k, H_k, W_k] for each stage, of length 1 (or 0) along C_k.
+            One [N, C_k, H_k, W_k] for each stage.
 
         Raises:
             ValueError: images have a wrong shape, or the trunk does not fit `lins`.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images: expected shape [N, 3, H, W], got {list(images.shape)}")
-        features = self.trunk((images - self.shift) / self.scale)
-        widths = [self.get_buffer(f"lin{k}").shape[0] for k in range(self.num_stages)]
+        features: list[Tensor] = self.trunk((images - self.shift) / self.scale)
+        widths = [self._lin(k).shape[0] for k in range(self.num_stages)]
         if [f.shape[1] for f in features] != widths:
             raise ValueError(
                 f"trunk: expected maps of {widths} channels, as lins has, "
                 f"got {[f.shape[1] for f in features]}"
             )
-        return [_unit(f) for f in features]
+        return features
+
+    def embed(self, images: Tensor) -> list[Tensor]:
+        """Unit-length features; compute a target's once and reuse it.
+
+        Args:
+            images: as in `features`.
+
+        Returns:
+            One [N, C_k, H_k, W_k] for each stage, of length 1 (or 0) along C_k; float32 where the
+            trunk is of a 16-bit dtype.
+
+        Raises:
+            ValueError: as `features`.
+        """
+        return [lpips_unit(f) for f in self.features(images)]
+
+    def compare(
+        self, images: Tensor, target: Sequence[Tensor], mask: Tensor | None = None
+    ) -> Tensor:
+        """Distance of images to embedded targets, each stage one op with its gradient.
+
+        Differentiable once, to the images; `distance` of both embedded is the same in plain torch.
+
+        Args:
+            images: as in `features`.
+            target: result of `embed`, of as many images or of one.
+            mask: as in `distance`.
+
+        Returns:
+            [N], dtype of the target.
+
+        Raises:
+            ValueError: images or mask have a wrong shape, or the trunk does not fit `lins`.
+        """
+        if any(t.requires_grad for t in target):
+            return self.distance(self.embed(images), target, mask)
+        features = self.features(images)
+        stages = []
+        for k, (f, t) in enumerate(zip(features, target, strict=True)):
+            if len(f) == 1 < len(t):
+                f = f.expand(len(t), -1, -1, -1)
+            weights = self._pixel_weights(mask, k, t)
+            stages.append(lpips_diff(f, t, self._lin(k).to(t.dtype), weights))
+        return torch.stack(stages).sum(dim=0)
 
     def distance(
         self, embedded: Sequence[Tensor], target: Sequence[Tensor], mask: Tensor | None = None
     ) -> Tensor:
-        """Distance of two results of `embed`.
+        """Distance of two results of `embed`, in plain torch.
 
         Args:
             embedded: list of [N, C_k, H_k, W_k].
@@ -122,26 +166,35 @@ class LPIPS(nn.Module):
         Raises:
             ValueError: the mask has a wrong shape.
         """
-        if mask is not None and (mask.ndim != 4 or mask.shape[1] != 1):
-            raise ValueError(f"mask: expected shape [N, 1, H, W], got {list(mask.shape)}")
-        regions = getattr(self.trunk, "regions", (None,) * self.num_stages)
         stages = []
         for k, (a, b) in enumerate(zip(embedded, target, strict=True)):
             squares = (a - b).square().flatten(2)  # [N, C, P]
-            per_pixel = self.get_buffer(f"lin{k}") @ squares  # [N, P]
-            if mask is None:
+            per_pixel = self._lin(k).to(a.dtype) @ squares  # [N, P]
+            weights = self._pixel_weights(mask, k, a)
+            if weights is None:
                 stages.append(per_pixel.mean(dim=1))
-                continue
-            there = _part(mask.to(a.dtype), regions[k])
-            weights = F.adaptive_avg_pool2d(there, (a.shape[2], a.shape[3])).flatten(1)
-            total = weights.sum(dim=1)
-            total = torch.where(total > 0, total, torch.ones_like(total))
-            stages.append((per_pixel * weights).sum(dim=1) / total)
+            else:
+                stages.append((per_pixel * weights.flatten(1)).sum(dim=1))
         return torch.stack(stages).sum(dim=0)
 
     def forward(self, images: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Distance of images to target images, both as in `embed`; [N]."""
-        return self.distance(self.embed(images), self.embed(target), mask)
+        """Distance of images to target images, both as in `features`; [N]."""
+        return self.compare(images, self.embed(target), mask)
+
+    def _lin(self, k: int) -> Tensor:
+        return self.get_buffer(f"lin{k}")
+
+    def _pixel_weights(self, mask: Tensor | None, k: int, like: Tensor) -> Tensor | None:
+        """What each pixel of stage k counts, [N or 1, H_k, W_k], in all 1 or 0; None: the mean."""
+        if mask is None:
+            return None
+        if mask.ndim != 4 or mask.shape[1] != 1:
+            raise ValueError(f"mask: expected shape [N, 1, H, W], got {list(mask.shape)}")
+        regions = getattr(self.trunk, "regions", (None,) * self.num_stages)
+        there = _part(mask.to(like.dtype), regions[k])
+        weights = F.adaptive_avg_pool2d(there, (like.shape[2], like.shape[3]))[:, 0]
+        total = weights.sum(dim=(1, 2), keepdim=True)
+        return weights / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def lpips_vgg16(trunk_state: Mapping[str, Tensor], lin_state: Mapping[str, Tensor]) -> LPIPS:
@@ -184,11 +237,3 @@ def _part(mask: Tensor, region: tuple[float, float, float, float] | None) -> Ten
     rows = slice(max(0, round(top * height)), max(1, round(bottom * height)))
     columns = slice(max(0, round(left * width)), max(1, round(right * width)))
     return mask[:, :, rows, columns]
-
-
-def _unit(f: Tensor) -> Tensor:
-    """Divide f by |f| + 1e-10 along dim 1, with derivative 0 (not NaN) where f is 0."""
-    squared = f.square().sum(dim=1, keepdim=True)
-    positive = squared > 0
-    norm = torch.where(positive, squared, 1.0).sqrt()
-    return f * torch.where(positive, 1.0 / (norm + _EPS), 0.0)

@@ -11,6 +11,8 @@ from pyfacelat._extension import backend_report
 from pyfacelat.ops.bias_act import ACTIVATIONS, bias_act, default_gain
 from pyfacelat.ops.conv2d_resample import conv2d_resample
 from pyfacelat.ops.conv3x3 import Conv3x3Weight, conv3x3, pack_conv3x3
+from pyfacelat.ops.heatmap_loss import Reduction, heatmap_loss
+from pyfacelat.ops.lpips_diff import lpips_diff, lpips_unit
 from pyfacelat.ops.modulated_conv2d import demodulation, modulated_conv2d, weight_energy
 from pyfacelat.ops.noise_reg import (
     adam_update_,
@@ -25,6 +27,7 @@ from pyfacelat.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfird
 __all__ = [
     "ACTIVATIONS",
     "Conv3x3Weight",
+    "Reduction",
     "adam_update_",
     "backend_report",
     "bias_act",
@@ -34,6 +37,9 @@ __all__ = [
     "demodulation",
     "downsample2d",
     "filter2d",
+    "heatmap_loss",
+    "lpips_diff",
+    "lpips_unit",
     "modulated_conv2d",
     "noise_reg",
     "noise_reg_with_gradient",

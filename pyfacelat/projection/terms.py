@@ -18,6 +18,7 @@ from pyfacelat.losses.coordinate import CoordinateDistance
 from pyfacelat.losses.features import FeatureDistance
 from pyfacelat.losses.noise import noise_regulariser
 from pyfacelat.losses.objective import Candidate, TermFunction
+from pyfacelat.losses.perceptual import LPIPS
 from pyfacelat.losses.pixel import pixel_distance, thumbnail
 from pyfacelat.losses.realism import RealismLoss
 from pyfacelat.losses.structure import ms_ssim_distance
@@ -106,9 +107,11 @@ class Terms:
         assert lpips is not None
         embedded = lpips.embed(shrink_to(targets.look, size))
         mask = self._mask(targets)
-        if mask is None:
-            return lambda c: lpips.distance(lpips.embed(shrink_to(c.images, size)), embedded)
-        return lambda c: lpips.distance(lpips.embed(shrink_to(c.images, size)), embedded, mask)
+        rest = (embedded,) if mask is None else (embedded, mask)
+        if isinstance(lpips, LPIPS):
+            return lambda c: lpips.compare(shrink_to(c.images, size), *rest)
+        # The caller's own metric has these two methods.
+        return lambda c: lpips.distance(lpips.embed(shrink_to(c.images, size)), *rest)
 
     def _mask(self, targets: Targets) -> Tensor | None:
         """Where the look term looks, [N,1,S,S], or None for everywhere."""

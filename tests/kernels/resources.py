@@ -84,6 +84,13 @@ def _usage(cubin: bytes) -> Row:
     return {"registers": numbers["REG"], "spills": numbers["STACK"] + numbers["LOCAL"]}
 
 
+def _kind(value: Any) -> Any:
+    """What a compilation depends on of an argument."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype
+    return value == 1, value % 16 == 0, value >= 2**31
+
+
 @contextlib.contextmanager
 def recorded(module: Any, found: list[Launch], label: str) -> Iterator[None]:
     """Instead of starting its kernels, note what `module` would start."""
@@ -101,35 +108,77 @@ def recorded(module: Any, found: list[Launch], label: str) -> Iterator[None]:
         module.launch = before
 
 
-def noise_maps(resolution: int, dtype: torch.dtype) -> list[torch.Tensor]:
+def noise_maps(resolution: int) -> list[torch.Tensor]:
     """Maps of StyleGAN2's sizes for two images, not filled."""
     sides = [4]
     while sides[-1] < resolution:
         sides += [2 * sides[-1]] * 2
-    flat = torch.empty(2, sum(s * s for s in sides), dtype=dtype)
+    flat = torch.empty(2, sum(s * s for s in sides))
     pieces = flat.split([s * s for s in sides], 1)
     return [p.unflatten(1, (s, s)) for p, s in zip(pieces, sides, strict=True)]
 
 
 def _noise_reg() -> Iterator[tuple[str, Callable[[], Any]]]:
-    for dtype, label in ((torch.float32, "<fp32>"), (torch.float64, "<fp64>")):
-        maps = noise_maps(1024, dtype)
-        yield label, lambda maps=maps: kernels("noise_reg").noise_reg(maps)
+    maps = noise_maps(1024)
+    yield "<fp32>", lambda: kernels("noise_reg").noise_reg(maps)
 
 
 def _noise_update() -> Iterator[tuple[str, Callable[[], Any]]]:
-    for dtype, label in ((torch.float32, "<fp32>"), (torch.float64, "<fp64>")):
-        maps = noise_maps(1024, dtype)
-        flat = kernels("noise_reg").packed(maps)
-        sizes = [s for m in maps for s in m.shape[1:]]
-        rates = torch.empty(4, dtype=dtype)
-        for regular in (None, flat):
-            arguments = (flat, flat, flat, maps, rates, sizes, regular, 0.9, 0.999, 1e-8)
-            full = label if regular is None else label.replace(">", ",regular>")
-            yield full, lambda a=arguments: kernels("noise_update").noise_update(*a)
+    maps, rates = noise_maps(1024), torch.empty(4)
+    flat = kernels("noise_reg").packed(maps)
+    sizes = [s for m in maps for s in m.shape[1:]]
+    for regular, label in ((None, "<fp32>"), (flat, "<fp32,regular>")):
+        arguments = (flat, flat, flat, maps, rates, sizes, regular, 0.9, 0.999, 1e-8)
+        yield label, lambda a=arguments: kernels("noise_update").noise_update(*a)
 
 
-CALLS = {"noise_reg": _noise_reg, "noise_update": _noise_update}
+def _lpips_diff() -> Iterator[tuple[str, Callable[[], Any]]]:
+    module = kernels("lpips_diff")
+    weights = torch.empty(2, 32, 32)
+    for dtype, channels, form, weight in (
+        ("fp32", 64, "nhwc", None),
+        ("fp32", 512, "nhwc", None),
+        ("fp32", 512, "nhwc", weights),
+        ("fp32", 512, "nchw", None),
+        ("bf16", 512, "nhwc", None),
+    ):
+        x = _features(channels, 32, dtype, form)
+        label = f"<{dtype},{channels},{form}{',weights' if weight is not None else ''}>"
+        yield label, lambda x=x: module.lpips_unit(x)
+        arguments = (x, x.float(), torch.empty(channels), weight)
+        yield label, lambda a=arguments: module.lpips_diff(*a)
+
+
+def _heatmap_loss() -> Iterator[tuple[str, Callable[[], Any]]]:
+    module = kernels("heatmap_loss")
+    for dtype, form, points, reductions in (
+        ("fp32", "nchw", False, module.REDUCTIONS),
+        ("fp32", "nchw", True, ("l2",)),
+        ("fp32", "nhwc", False, ("l2",)),
+        ("fp32", "nhwc", True, ("l2",)),
+        ("bf16", "nhwc", False, ("l2",)),
+    ):
+        maps = _features(68, 64, dtype, form)
+        target = torch.empty(2, 68, 2) if points else maps.float()
+        for reduction in reductions:
+            arguments = (maps, target, torch.empty(2, 68), reduction, 1.0)
+            label = f"<{dtype},{form},{'points' if points else 'maps'},{reduction}>"
+            yield label, lambda a=arguments: module.heatmap_loss(*a)
+
+
+def _features(channels: int, side: int, dtype: str, form: str) -> torch.Tensor:
+    x = torch.empty(2, channels, side, side)
+    x = x.bfloat16() if dtype == "bf16" else x
+    last = {"memory_format": torch.channels_last} if form == "nhwc" else {}
+    return x.contiguous(**last)
+
+
+CALLS = {
+    "noise_reg": _noise_reg,
+    "noise_update": _noise_update,
+    "lpips_diff": _lpips_diff,
+    "heatmap_loss": _heatmap_loss,
+}
 
 
 def launches(op: str) -> list[Launch]:
@@ -138,7 +187,12 @@ def launches(op: str) -> list[Launch]:
     for label, call in CALLS[op]():
         with recorded(kernels(op), found, label):
             call()
-    return list({launch.name: launch for launch in found}.values())
+    # Kernels that do not depend on what differs between two calls are compiled once.
+    distinct = {}
+    for launch in found:
+        key = (launch.kernel, str([_kind(a) for a in launch.args]), str(launch.options))
+        distinct.setdefault(key, launch)
+    return list(distinct.values())
 
 
 def main() -> None:

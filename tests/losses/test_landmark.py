@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyfacelat.faces.groups import GROUPS, expand
+from pyfacelat.faces.landmarks import points_to_heatmaps
 from pyfacelat.losses.landmark import HeatmapDistance, Landmarker
 
 REDUCTIONS = ("l2", "l1", "mse", "per_landmark")
@@ -61,6 +62,15 @@ def test_l3_zero_weight_ignores_the_group(reduction: str) -> None:
     changed = b.clone()
     changed[:, GROUPS["outer_lip"].start : GROUPS["outer_lip"].stop] += 5.0
     torch.testing.assert_close(distance(a, changed), distance(a, b), rtol=0, atol=1e-12)
+
+
+def test_points_are_targets_too() -> None:
+    points = torch.rand(3, 68, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    a, sure = maps(0), torch.rand(3, 68, dtype=torch.float64)
+    for reduction in REDUCTIONS:
+        distance = HeatmapDistance(weights(), reduction, sigma=1.5)
+        drawn = points_to_heatmaps(points, (9, 7), sigma=1.5)
+        torch.testing.assert_close(distance(a, points, sure), distance(a, drawn, sure))
 
 
 def test_wrong_arguments() -> None:

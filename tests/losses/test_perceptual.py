@@ -88,7 +88,7 @@ def test_s8_distance_facts(metric):
         length = e.square().sum(1)
         assert ((length - 1).abs() < 1e-5).logical_or(length == 0).all()
     distance = metric.distance(metric.embed(a), target)
-    assert torch.equal(distance, metric(a, b))
+    torch.testing.assert_close(metric(a, b), distance, rtol=1e-6, atol=0)
     assert torch.equal(metric(a, a), torch.zeros(3))
     assert torch.allclose(metric(b, a), distance, rtol=1e-6)
     alone = metric(a[1:2], b[1:2])
@@ -140,6 +140,33 @@ def test_gradient_is_finite_where_features_are_zero():
         metric(a, b).sum().backward()
         assert torch.isfinite(a.grad).all()
     assert a.grad.abs().max() == 0  # equal images
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_op_equals_plain_torch(states, masked):
+    """`compare` against `distance`, values and gradients, in float64."""
+    metric = lpips_vgg16(*states).double()
+    a, b = (x.double() for x in pair(2, size=32))
+    mask = torch.rand(2, 1, 24, 24, dtype=torch.float64) if masked else None
+    target = metric.embed(b)
+    results = []
+    for distance in (metric.compare, lambda x, *rest: metric.distance(metric.embed(x), *rest)):
+        leaf = a.clone().requires_grad_()
+        value = distance(leaf, target, mask)
+        results.append((value.detach(), *torch.autograd.grad(value.sum(), leaf)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-14)
+    if mask is None:  # one image against two targets
+        shared = metric.compare(a[:1], target)
+        torch.testing.assert_close(shared, metric.distance(metric.embed(a[:1]), target))
+
+
+def test_a_target_may_ask_for_a_gradient(metric):
+    a, b = pair(1)
+    b.requires_grad_()
+    (gradient,) = torch.autograd.grad(metric(a, b).sum(), b)
+    (swapped,) = torch.autograd.grad(metric(b, a).sum(), b)
+    assert (gradient - swapped).norm() < 5e-3 * swapped.norm()
 
 
 def test_wrong_weights_are_refused(states, metric):

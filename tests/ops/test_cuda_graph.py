@@ -10,6 +10,9 @@ from torch import Tensor
 
 from pyfacelat.ops import (
     bias_act,
+    heatmap_loss,
+    lpips_diff,
+    lpips_unit,
     modulated_conv2d,
     noise_reg,
     noise_update_,
@@ -63,6 +66,18 @@ def updated(inputs: list[Tensor]) -> tuple[Tensor, ...]:
     return state
 
 
+def perceived(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    x = inputs[0]
+    with torch.no_grad():
+        target = lpips_unit(x.flip(0))
+    return with_gradients(lpips_diff(x, target, inputs[3].detach().abs()), [x])
+
+
+def landmarked(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    x, points = inputs[0], inputs[1].detach()[:2, :, 0, :2].sigmoid()
+    return with_gradients(heatmap_loss(x, points, inputs[3].detach().abs()), [x])
+
+
 STEPS: dict[str, Step] = {
     "bias_act": biased,
     "upfirdn2d": resampled,
@@ -70,6 +85,8 @@ STEPS: dict[str, Step] = {
     "modulated_conv2d up": styled(2),
     "noise_reg": regularised,
     "noise_update": updated,
+    "lpips_diff": perceived,
+    "heatmap_loss": landmarked,
 }
 
 
