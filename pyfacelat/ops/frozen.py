@@ -102,13 +102,13 @@ class StyledConv:
         needs |= (need_noise and noise is not None) * _NOISE
         found: tuple[Tensor, ...] = _extension.call(
             "modulated_conv2d_backward",
-            backward_reference,  # type: ignore[arg-type]
+            backward_reference,
             dy,
             y,
             *self._inputs(x, styles, demod, noise),
             needs,
             self.packed and self.packed.packed_back,
-        )  # type: ignore[assignment]
+        )
         return found[0], found[2], found[3], found[4]
 
 

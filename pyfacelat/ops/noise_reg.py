@@ -287,5 +287,6 @@ def adam_update_(x: Tensor, first: Tensor, second: Tensor, gradient: Tensor, rat
     for name, t in {"x": x, "first": first, "second": second}.items():
         if not t.is_contiguous():
             raise ValueError(f"{name}: expected a contiguous tensor, got strides {t.stride()}")
-    flat = [t.view(len(t), -1) if t.numel() else t.new_empty(len(t), 0) for t in (x, first, second)]
-    noise_update_(*flat, [gradient], rates, [])
+    if x.numel():
+        a, b, c = (t.view(len(t), -1) for t in (x, first, second))
+        noise_update_(a, b, c, [gradient], rates, [])
