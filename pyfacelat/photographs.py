@@ -95,6 +95,18 @@ class FaceFinder:
             return np.asarray(points[index])
         return self.read(photo, box_quad(boxes[index]))
 
+    def find_all(self, photo: Photo) -> list[NDArray[np.float64]]:
+        """Landmarks [68,2] in pixels of every face in a photograph uint8 [H,W,3], from the left.
+
+        Raises:
+            LandmarkError: the detector returned something else than boxes or landmarks.
+        """
+        boxes, points = as_detections(self.detector(photo))
+        order = np.argsort(boxes[:, 0] + boxes[:, 2], kind="stable")
+        if points is not None:
+            return [np.asarray(points[i]) for i in order]
+        return [self.read(photo, box_quad(boxes[i])) for i in order]
+
     @torch.no_grad()
     def read(self, photo: Photo, quad: ArrayLike, *, passes: int = 2) -> NDArray[np.float64]:
         """Landmarks [68,2] in pixels, as the network sees them in a part of a photograph.

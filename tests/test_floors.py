@@ -33,7 +33,7 @@ FLOORS = [
     {"weights", "zoo", "faces", "losses", "photographs"},
     {"projection", "encoding"},
     {"swap", "facespace", "animate", "training", "export", "expgan"},
-    {"__init__", "__main__", "cli"},
+    {"__init__", "__main__", "cli", "gallery"},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 # errors and files are below the rest of their floor: every file may raise and write.
@@ -56,6 +56,7 @@ WITHIN_A_FLOOR = {
     ("encoding", "projection"),
     ("__main__", "cli"),
     ("cli", "__init__"),
+    ("cli", "gallery"),
 }
 # The one step up, late and by name: the landmark term may be computed by an exported network, and
 # exporting needs what lies above. Nothing of it is loaded unless it is asked for.

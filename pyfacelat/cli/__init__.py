@@ -24,10 +24,13 @@ from pyfacelat.cli.edit import edit
 from pyfacelat.cli.encode import encode, generate
 from pyfacelat.cli.export import fan as export_fan
 from pyfacelat.cli.fetch import fetch
+from pyfacelat.cli.gallery import gallery
 from pyfacelat.cli.inspect import inspect
 from pyfacelat.cli.mix import mix
 from pyfacelat.cli.morph import morph
 from pyfacelat.cli.project import project
+from pyfacelat.cli.swap import swap
+from pyfacelat.cli.train import encoder as train_encoder
 from pyfacelat.errors import (
     CheckpointError,
     ConfigError,
@@ -56,7 +59,9 @@ _EXIT_CODES: tuple[tuple[type[FacelatError], int], ...] = (
     (LandmarkError, 5),
     (ConfigError, 2),
 )
-_FLAGS = ("--save-video", "--resume", "--json", "--half", "--force", "--smooth")
+_FLAGS = (
+    "--save-video", "--resume", "--json", "--half", "--force", "--smooth", "--table", "--quick",
+)  # fmt: skip
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -92,7 +97,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for _command in (
-    project, encode, generate, align, landmarks, mix, morph, edit, demo,
+    project, swap, encode, generate, align, landmarks, mix, morph, edit, gallery, demo,
     convert, inspect, fetch, doctor,
 ):  # fmt: skip
     app.command()(_guarded(_command))
@@ -100,6 +105,10 @@ for _command in (
 _export = typer.Typer(no_args_is_help=True, help="Write networks for other engines.")
 _export.command()(_guarded(export_fan))
 app.add_typer(_export, name="export")
+
+_train = typer.Typer(no_args_is_help=True, help="Train networks on a generator's faces.")
+_train.command()(_guarded(train_encoder))
+app.add_typer(_train, name="train")
 
 _boundary = typer.Typer(no_args_is_help=True, help="Attributes as planes in latent space.")
 _boundary.command()(_guarded(boundary_fit))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from pyfacelat.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from pyfacelat.faces.align import AlignedFace
+    from pyfacelat.photographs import FaceFinder
 
 Detector = Annotated[str, typer.Option(help='"auto" (S3FD), or a file with such a network.')]
 LandmarkNet = Annotated[
@@ -22,7 +23,9 @@ LandmarkNet = Annotated[
 ]
 Face = Annotated[
     str,
-    typer.Option(help="Of several: largest, central, confident, only, or a number from the left."),
+    typer.Option(
+        help="Of several: largest, central, confident, only, or a number from the left; align: all."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")]
 
@@ -49,17 +52,22 @@ def align(
     """Crop faces the way FFHQ does.
 
     A photograph becomes OUTDIR/NAME.png; the frames of a folder (in natural order) or a video
-    become 0.png, 1.png, ... Each is cut from the picture at full size. crops.json says where from.
+    become 0.png, 1.png, ... With --face all every face of NAME becomes NAME_00.png, NAME_01.png,
+    ..., from the left. Each is cut from the picture at full size. crops.json says where from.
     """
     from pyfacelat.faces.align import align_face
-    from pyfacelat.files import write_atomically
-    from pyfacelat.images import save_png
     from pyfacelat.photographs import FaceFinder, align_clip, photo_of
 
     if not source.exists():
         raise ImageError(f"source: there is no file {source}")
     several = source.is_dir() or source.suffix.lower() in _VIDEOS
     safe_outdir(outdir)
+    if face == "all":
+        if landmarks is not None or source.suffix.lower() in _VIDEOS:
+            raise ConfigError("face: all is for photographs and folders of them, without landmarks")
+        finder = FaceFinder(detector, landmarker, device=device)
+        _write(outdir, _every_face(source, finder, size))
+        return
     crops: Iterator[AlignedFace]
     if landmarks is not None:
         if several:
@@ -75,13 +83,8 @@ def align(
                 finder.align(frame, size=size, name=f"frame {i}" if several else "source")
                 for i, frame in enumerate(frames)
             )
-    rows = []
-    for index, crop in enumerate(crops):
-        name = f"{index}.png" if several else f"{source.stem}.png"
-        save_png(outdir / name, crop.image)
-        rows.append({"file": name, "size": crop.size, "quad": crop.quad.tolist()})
-    write_atomically(outdir / "crops.json", json.dumps(rows, indent=1).encode())
-    typer.echo(f"{len(rows)} crops in {outdir}")
+    named = ((f"{i}.png" if several else f"{source.stem}.png", c) for i, c in enumerate(crops))
+    _write(outdir, named)
 
 
 def landmarks(
@@ -117,6 +120,43 @@ def natural_order(path: Path) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in parts]
 
 
+def _write(outdir: Path, crops: Iterable[tuple[str, AlignedFace]]) -> None:
+    """Write crops under their names, and crops.json."""
+    from pyfacelat.files import write_atomically
+    from pyfacelat.images import save_png
+
+    rows = []
+    for name, crop in crops:
+        save_png(outdir / name, crop.image)
+        rows.append({"file": name, "size": crop.size, "quad": crop.quad.tolist()})
+    write_atomically(outdir / "crops.json", json.dumps(rows, indent=1).encode())
+    typer.echo(f"{len(rows)} crops in {outdir}")
+
+
+def _every_face(source: Path, finder: FaceFinder, size: int) -> Iterator[tuple[str, AlignedFace]]:
+    """Name and crop of all faces of a photograph or a folder of them."""
+    from pyfacelat.faces.align import align_face
+    from pyfacelat.photographs import photo_of
+
+    for file in _pictures(source) if source.is_dir() else [source]:
+        photo = photo_of(file)
+        faces = finder.find_all(photo)
+        if not faces:
+            typer.echo(f"{file}: no face found", err=True)
+        for number, points in enumerate(faces):
+            yield f"{file.stem}_{number:02d}.png", align_face(photo, points, size=size)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder in natural order."""
+    from pyfacelat.images import SUFFIXES
+
+    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
+    if not files:
+        raise ImageError(f"source: {folder}: there are no pictures in it")
+    return sorted(files, key=natural_order)
+
+
 def _frames(source: Path) -> Iterator[Any]:
     """Photographs uint8 [H,W,3] of a folder or a video."""
     from pyfacelat.photographs import photo_of
@@ -125,12 +165,7 @@ def _frames(source: Path) -> Iterator[Any]:
     if not source.is_dir():
         yield from read_frames(source)
         return
-    from pyfacelat.images import SUFFIXES
-
-    files = [file for file in source.iterdir() if file.suffix.lower() in SUFFIXES]
-    if not files:
-        raise ImageError(f"source: {source}: there are no pictures in it")
-    for file in sorted(files, key=natural_order):
+    for file in _pictures(source):
         yield photo_of(file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -59,11 +60,15 @@ def train(
     landmarker: LandmarkerOption = "auto",
     network: NetworkOption = "sample",
     seed: Annotated[int, typer.Option(help="Of the encoder and the order of faces.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a fit that was interrupted.")
+    ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Fit a face space to a folder. Beside OUT, a picture shows the faces and what became of them.
 
+    While it runs, the folder OUT.part keeps its state every 20 seconds, for --resume.
     Only the direction of a vector of weights matters in it; see `blend --strength`.
     """
     import torch
@@ -91,6 +96,7 @@ def train(
         name = auto if perceptual == "auto" else perceptual
         features = features_of(zoo.load_perceptual(name, device=where))
     statistics = measure(generator)
+    unfinished = out.with_suffix(".part")
     with _bar(sys.stderr.isatty() and not as_json) as report:
         space = fit(
             data,
@@ -100,8 +106,12 @@ def train(
             mean=statistics.mean,
             spread=statistics.std,
             progress=report,
+            outdir=unfinished,
+            resume=resume,
         )
     space.save(out)
+    with contextlib.suppress(OSError):  # something of the user's own may be in it
+        unfinished.rmdir()
     pictures = list(to_uint8(data.images).numpy())
     with torch.no_grad():
         fitted = list(space.render(space.z))

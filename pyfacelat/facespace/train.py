@@ -16,7 +16,10 @@ two are separate, as its text describes them, which costs one pass of the genera
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +30,8 @@ from pyfacelat.facespace.space import FaceSpace
 from pyfacelat.images import shrink_to
 from pyfacelat.nets.facespace import FaceSpaceConfig, FaceSpaceEncoder
 from pyfacelat.nets.stylegan2 import Generator
+from pyfacelat.projection.outdir import Outdir, fingerprint, open_outdir
+from pyfacelat.version import __version__
 
 __all__ = ["Features", "FitConfig", "Phase", "Progress", "fit"]
 
@@ -34,6 +39,11 @@ Features = Callable[[Tensor], Sequence[Tensor]]
 """Images [n,3,S,S] in [-1, 1], S <= 256, to maps [n,C,H,W]; e.g. the trunk of an LPIPS metric."""
 Progress = Callable[[str, int, int, float], None]
 """Called after each epoch with (phase, epoch, epochs, mean loss)."""
+
+Optimizers = dict[str, torch.optim.Optimizer]
+
+SAVE_EVERY = 20.0
+"""Seconds between two saved states, at least; they are saved after an epoch."""
 
 _FEATURE_SIZE = 256  # pixels at which features are compared
 
@@ -110,6 +120,8 @@ def fit(
     mean: Tensor | None = None,
     spread: float | None = None,
     progress: Progress | None = None,
+    outdir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
 ) -> FaceSpace:
     """Fit an encoder to faces.
 
@@ -122,6 +134,8 @@ def fit(
         spread: root of their mean squared distance from it; `projection.space.measure` gives both.
             None takes 1, as the published program does.
         progress: see `Progress`.
+        outdir: a folder that keeps the state, every 20 seconds, while this runs.
+        resume: go on with the state there; on a CPU the result has the same bits.
 
     Returns:
         The face space; its `history` has, for each phase, name, learning rate, and the mean losses
@@ -130,8 +144,12 @@ def fit(
     Raises:
         ConfigError: faces of another size, targets of another shape.
         NonFiniteError: a loss is no longer finite.
+        CheckpointError: the state is damaged, or of another fit.
+        OutdirBusyError: another run writes to `outdir`.
     """
     config = config or FitConfig()
+    if resume and outdir is None:
+        raise ConfigError("resume: expected an outdir to resume from, got none")
     size = generator.img_resolution
     if data.images.shape[-2:] != (size, size):
         raise ConfigError(
@@ -152,7 +170,20 @@ def fit(
     encoder.mean.copy_(generator.mapping.w_avg if mean is None else mean)
     encoder.spread.fill_(1.0 if spread is None else spread)
     encoder.to(like)
-    return _Fit(data, generator, features, config, encoder, progress).run()
+    fitting = _Fit(data, generator, features, config, encoder, progress)
+    with open_outdir(outdir) as folder:
+        saved = folder.load_state(fitting.identity) if folder and resume else None
+        space = fitting.run(folder, saved)
+        if folder is not None:
+            folder.clear_state()
+        return space
+
+
+def _log_of(state: dict[str, Tensor], number: int) -> dict[str, list[float]]:
+    """The losses of a phase so far, by name, from a saved state."""
+    prefix = f"log.{number}."
+    found = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return {name: values.tolist() for name, values in found.items()}
 
 
 class _Fit:
@@ -187,35 +218,100 @@ class _Fit:
         self.targets = nn.Parameter(start)  # in the encoder's units
         self.wanted = self._maps_of_faces()
         self.random = torch.Generator().manual_seed(config.seed)
+        self._saved = time.monotonic()
+        settings = (__version__, str(config), data.kind, str(data.train_z), *data.names)
+        given = (data.images, data.z, data.targets, encoder.mean, encoder.spread)
+        self.identity = fingerprint(*settings, *given, generator, *self.wanted)
 
-    def run(self) -> FaceSpace:
-        history = []
+    def run(self, folder: Outdir | None, saved: dict[str, Tensor] | None) -> FaceSpace:
+        """All phases; from `saved` on, if there is such a state, and keeping one in `folder`."""
+        history: list[dict[str, Any]] = []
+        logs: list[dict[str, list[float]]] = []
         learnt = [*self.encoder.parameters(), *([self.z] if self.data.train_z else [])]
         target_optimizer = torch.optim.Adam([self.targets], lr=self.config.rate)
-        for phase in phases(self.config):
+        first, begin = (int(saved["phase"]), int(saved["epoch"])) if saved else (0, 0)
+        for number, phase in enumerate(phases(self.config)):
+            log = _log_of(saved, number) if saved else {}
+            if number < first:
+                history.append({"phase": phase.name, "rate": phase.rate, **log})
+                logs.append(log)
+                continue
             optimizer = torch.optim.Adam(learnt, lr=phase.rate)
-            log: dict[str, list[float]] = {}
-            for epoch in range(phase.epochs):
-                sums: dict[str, float] = {}
-                batches = list(self._batches())
-                for index in batches:
-                    if phase.name == "targets":
-                        losses = self._propagate(index, optimizer, target_optimizer, phase)
-                    else:
-                        losses = {"image": self._through(index, optimizer, phase)}
-                    for name, value in losses.items():
-                        sums[name] = sums.get(name, 0.0) + value * len(index) / len(self.data)
+            optimizers: Optimizers = {"encoder": optimizer, "targets": target_optimizer}
+            if saved is not None and number == first:
+                self._restore(saved, optimizers)
+            for epoch in range(begin if number == first else 0, phase.epochs):
+                sums = self._epoch(phase, optimizer, target_optimizer)
                 for name, value in sums.items():
                     if not -float("inf") < value < float("inf"):
                         raise NonFiniteError(f"{phase.name}: the {name} loss is {value}")
                     log.setdefault(name, []).append(value)
+                if folder is not None and time.monotonic() - self._saved >= SAVE_EVERY:
+                    state = self._state(number, epoch + 1, optimizers, [*logs, log])
+                    folder.try_save_state(state, self.identity)
+                    self._saved = time.monotonic()
                 if self.progress is not None:
                     self.progress(phase.name, epoch + 1, phase.epochs, sums["image"])
             history.append({"phase": phase.name, "rate": phase.rate, **log})
+            logs.append(log)
         self.encoder.z.copy_(self.z.detach())
         self.encoder.targets.copy_(self.encoder.to_ws(self.targets.detach()))
         self.encoder.eval().requires_grad_(False)
         return FaceSpace(self.encoder, self.generator, self.data.names, history)
+
+    def _epoch(
+        self,
+        phase: Phase,
+        optimizer: torch.optim.Optimizer,
+        target_optimizer: torch.optim.Optimizer,
+    ) -> dict[str, float]:
+        """One pass over the faces; mean losses by name."""
+        sums: dict[str, float] = {}
+        for index in self._batches():
+            if phase.name == "targets":
+                losses = self._propagate(index, optimizer, target_optimizer, phase)
+            else:
+                losses = {"image": self._through(index, optimizer, phase)}
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value * len(index) / len(self.data)
+        return sums
+
+    def _state(
+        self,
+        number: int,
+        epoch: int,
+        optimizers: Optimizers,
+        logs: list[dict[str, list[float]]],
+    ) -> dict[str, Tensor]:
+        """Everything that the epochs to come depend on, as tensors by name."""
+        state = {"phase": torch.tensor(number), "epoch": torch.tensor(epoch)}
+        state |= {"random": self.random.get_state(), "z": self.z, "targets": self.targets}
+        state |= {f"net.{name}": value for name, value in self.encoder.state_dict().items()}
+        for which, optimizer in optimizers.items():
+            for place, values in optimizer.state_dict()["state"].items():
+                state |= {f"adam.{which}.{place}.{name}": v for name, v in values.items()}
+        for place, log in enumerate(logs):
+            state |= {
+                f"log.{place}.{k}": torch.tensor(v, dtype=torch.float64) for k, v in log.items()
+            }
+        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+    def _restore(self, state: dict[str, Tensor], optimizers: Optimizers) -> None:
+        """Set everything to what `_state` took."""
+        net = {k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}
+        self.encoder.load_state_dict(net)
+        self.random.set_state(state["random"])
+        with torch.no_grad():
+            self.z.copy_(state["z"])
+            self.targets.copy_(state["targets"])
+        for which, optimizer in optimizers.items():
+            whole = optimizer.state_dict()
+            for name, value in state.items():
+                if name.startswith(f"adam.{which}."):
+                    place, key = name.split(".")[2:]
+                    # Copied: where in memory a tensor lies may decide how its sums round.
+                    whole["state"].setdefault(int(place), {})[key] = value.clone()
+            optimizer.load_state_dict(whole)
 
     def _propagate(
         self,

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .muon import Muon
+from .distributed import World, average_gradients, share
 
-__all__ = ["Draw", "Phase", "Task", "load_ema", "run"]
+__all__ = ["Draw", "Optimizer", "Phase", "Task", "load_ema", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +72,11 @@ class Phase:
 
 
 class Draw:
-    """All randomness of one step."""
+    """All randomness of one step, and its number; each process has its own."""
 
-    def __init__(self, seed: int, phase: int, step: int) -> None:
-        self.numpy = np.random.default_rng((seed, phase, step))
+    def __init__(self, seed: int, phase: int, step: int, rank: int = 0) -> None:
+        self.step = step
+        self.numpy = np.random.default_rng((seed, phase, step, *([rank] if rank else [])))
         self.torch = torch.Generator().manual_seed(int(self.numpy.integers(2**62)))
 
     def index(self, count: int, batch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -85,6 +86,24 @@ class Draw:
     def coins(self, batch: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """`batch` fair coins."""
         return self.numpy.random(batch) < 0.5
+
+
+class Optimizer(Protocol):
+    """An optimiser whose rates the loop scales; `Muon` is one."""
+
+    scale: float
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+
+    def step(self) -> Any:
+        """Update the parameters."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that has to be saved."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there."""
 
 
 class Task(Protocol):
@@ -98,7 +117,7 @@ class Task(Protocol):
     extra: dict[str, Tensor]
     """Running values outside the net that a checkpoint must keep; changed in place."""
 
-    def optimizer(self) -> Muon:
+    def optimizer(self) -> Optimizer:
         """Make an optimiser over `net`; called at the start of every phase."""
 
     def begin(self, phase: Phase) -> None:
@@ -122,6 +141,7 @@ def run(
     stop_after: str | None = None,
     stop_at_step: int | None = None,
     say: Callable[[str], None] = print,
+    world: World | None = None,
 ) -> dict[str, float]:
     """Train `task` to the end of its phases, continuing what was cut short in `directory`.
 
@@ -135,16 +155,24 @@ def run(
         stop_after: name of a phase after which to stop; a later call goes on from there.
         stop_at_step: stop within a phase, without a checkpoint, as a kill would (for tests).
         say: receives a line now and then.
+        world: the processes that train together; None: this one alone. Each draws batches of its
+            own, and phases must be limited by steps.
 
     Returns:
         The last numbers of `task.check`.
 
     Raises:
-        ValueError: the folder holds a run with other phases or another seed.
+        ValueError: the folder holds a run with other phases or another seed, or several processes
+            are to watch one clock.
         FloatingPointError: the loss is no longer finite.
     """
+    world = world or World()
+    if world.size > 1 and any(phase.minutes is not None for phase in task.phases):
+        raise ValueError("phases: several processes need limits in steps, got minutes")
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
+    if not world.first:
+        say = _silent
     state_file = folder / "state.pt"
     plan = {"seed": seed, "task": task.name, "phases": [p.name for p in task.phases]}
     state: dict[str, Any] = {"plan": plan, "phase": 0, "step": 0, "seconds": 0.0}
@@ -152,7 +180,8 @@ def run(
     stored: dict[str, Any] | None = None
     ema: dict[str, Tensor] = {}
     if state_file.exists():
-        stored = torch.load(state_file, weights_only=True)
+        where = next(task.net.parameters()).device
+        stored = torch.load(state_file, weights_only=True, map_location=where)
         if stored["plan"] != plan:
             raise ValueError(
                 f"{state_file}: is a run of {stored['plan']}, asked for {plan}; use another folder"
@@ -163,6 +192,7 @@ def run(
             task.extra[name].copy_(value)
         ema = stored["ema"]
         say(f"{task.name}: continues in phase {state['phase']} at step {state['step']}")
+    share(task.net, world)
     numbers: dict[str, float] = state["history"][-1]["check"] if state["history"] else {}
     for number, phase in enumerate(task.phases):
         if number < state["phase"]:
@@ -183,9 +213,10 @@ def run(
         while phase.progress(state["step"], state["seconds"]) < 1:
             progress = phase.progress(state["step"], state["seconds"])
             optimizer.scale = phase.rate(state["step"], progress)
-            losses = task.losses(phase, Draw(seed, number, state["step"]))
+            losses = task.losses(phase, Draw(seed, number, state["step"], world.rank))
             optimizer.zero_grad(set_to_none=True)
             losses["loss"].backward()
+            losses = average_gradients(task.net, losses, world)
             optimizer.step()
             # Young averages follow fast, also after a phase that added or reset weights.
             _average(ema, task.net, min(phase.ema, (1 + state["step"]) / (10 + state["step"])))
@@ -202,7 +233,7 @@ def run(
             last = now
             if stop_at_step is not None and state["step"] >= stop_at_step:
                 return numbers
-            if now - logged > 20:
+            if world.first and now - logged > 20:
                 line = {k: v / counted for k, v in sums.items()}
                 rate = counted * phase.batch / (now - logged)
                 _log(folder, phase, state, {**line, "images_per_s": rate, "rate": optimizer.scale})
@@ -211,13 +242,14 @@ def run(
                     f"loss {line['loss']:.4f} {rate:.0f} images/s"
                 )
                 sums, counted, logged = {}, 0, now
-            if now - checked > check_seconds:
+            if world.first and now - checked > check_seconds:
                 numbers = _check(task, phase, folder, state, ema, say)
                 checked = last = time.monotonic()  # looking is not training time
-            if now - saved > checkpoint_seconds:
+            if world.first and now - saved > checkpoint_seconds:
                 _save(state_file, state, task, ema, optimizer)
                 saved = time.monotonic()
-        numbers = _check(task, phase, folder, state, ema, say)
+        if world.first:
+            numbers = _check(task, phase, folder, state, ema, say)
         state["history"].append(
             {
                 "phase": phase.name,
@@ -229,7 +261,8 @@ def run(
             }
         )
         state.update(phase=number + 1, step=0, seconds=0.0)
-        _save(state_file, state, task, ema, optimizer)
+        if world.first:
+            _save(state_file, state, task, ema, optimizer)
         if phase.name == stop_after:
             break
     return numbers
@@ -252,6 +285,10 @@ def load_ema(directory: str | os.PathLike[str]) -> tuple[dict[str, Tensor], list
         part.update(images=stored["step"] * stored["batch"], seconds=stored["seconds"])
         history.append(part)
     return stored["ema"], history
+
+
+def _silent(_line: str) -> None:
+    """What processes but the first say."""
 
 
 @torch.no_grad()
@@ -294,7 +331,7 @@ def _log(folder: Path, phase: Phase, state: dict[str, Any], numbers: dict[str, f
 
 
 def _save(
-    path: Path, state: dict[str, Any], task: Task, ema: dict[str, Tensor], optimizer: Muon
+    path: Path, state: dict[str, Any], task: Task, ema: dict[str, Tensor], optimizer: Optimizer
 ) -> None:
     temporary = path.with_suffix(".tmp")
     batch = task.phases[min(state["phase"], len(task.phases) - 1)].batch

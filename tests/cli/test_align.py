@@ -122,3 +122,35 @@ def test_read_frames_of_what_is_no_video(tmp_path: Path) -> None:
     for name in ("clip.mp4", "absent.mp4"):
         with pytest.raises(ImageError, match=name):
             next(read_frames(tmp_path / name))
+
+
+def test_f2_every_face_of_a_folder(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NAME_00.png is the one on the left; a photograph without faces is passed over."""
+    image, points = scenes.photograph(TILTED)
+    both = np.concatenate([image, image[:, ::-1]], axis=1)
+    mirrored = points * (-1, 1) + (2 * image.shape[1] - 1, 0)
+    folder = tmp_path / "album"
+    folder.mkdir()
+    Image.fromarray(both).save(folder / "two.png")
+    Image.fromarray(image).save(folder / "one.png")
+    Image.fromarray(np.zeros_like(image)).save(folder / "none.png")
+
+    def detector(self: object, seen: np.ndarray) -> np.ndarray:
+        if not seen.any():
+            return np.zeros((0, 4))
+        wide = seen.shape[1] > image.shape[1]
+        return np.stack([mirrored, points]) if wide else points[None]
+
+    monkeypatch.setattr(photographs.FaceFinder, "detector", detector)
+    out = tmp_path / "out"
+    arguments = ["--outdir", out, "--size", 64, "--landmarker", "sample", "--face", "all"]
+    assert run("align", folder, *arguments) == 0
+    rows = json.loads((out / "crops.json").read_text())
+    assert [row["file"] for row in rows] == ["one_00.png", "two_00.png", "two_01.png"]
+    left = align_face(both, points, size=64).image
+    assert np.array_equal(np.asarray(Image.open(out / "two_00.png")), left)
+    right = align_face(both, mirrored, size=64).image
+    assert np.array_equal(np.asarray(Image.open(out / "two_01.png")), right)
+    assert run("align", photo, *arguments, "--landmarks", tmp_path / "p.json") == 2

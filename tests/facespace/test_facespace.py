@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from pyfacelat.errors import CheckpointError, ConfigError, ImageError, NoFaceError
 from pyfacelat.facespace import FaceData, FaceSpace, FitConfig, fit, load_faces, points_vector
+from pyfacelat.facespace import train as fitting
 from pyfacelat.facespace.charts import scatter, scatter_chart, weight_chart
 from pyfacelat.facespace.features import features_of
 from pyfacelat.facespace.frames import frames_from_video
@@ -116,6 +118,44 @@ def test_a_fit_repeats(data: FaceData, generator: Generator) -> None:
     assert torch.equal(one.ws(one.z), two.ws(two.z))
     other = fit(data, generator, blurred, FitConfig(epochs=2, cycles=1, seed=1))
     assert not torch.equal(other.ws(one.z), one.ws(one.z))
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 9])
+def test_an_interrupted_fit_goes_on_to_the_same_bits(
+    data: FaceData,
+    generator: Generator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_at: int,
+) -> None:
+    """In the middle of a phase and at the end of one; losses of the epochs before are kept."""
+    monkeypatch.setattr(fitting, "SAVE_EVERY", 0.0)
+    trained = dataclasses.replace(data, z=torch.eye(len(data)) + 0.1, train_z=True)
+    config = FitConfig(epochs=4)
+    whole = fit(trained, generator, blurred, config)
+    seen = []
+
+    def stop(*told: object) -> None:
+        seen.append(told)
+        if len(seen) == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(trained, generator, blurred, config, progress=stop, outdir=tmp_path)
+    with pytest.raises(CheckpointError, match="belongs to a run with other"):
+        fit(data, generator, blurred, config, outdir=tmp_path, resume=True)
+    rest = []
+    space = fit(
+        trained, generator, blurred, config, outdir=tmp_path, resume=True,
+        progress=lambda *told: rest.append(told),
+    )  # fmt: skip
+    assert len(rest) == 12 - stop_at
+    assert space.history == whole.history
+    for name, value in whole.encoder.state_dict().items():
+        assert torch.equal(value, space.encoder.state_dict()[name]), name
+    assert not list(tmp_path.iterdir())  # a fit that is done leaves no state
+    with pytest.raises(ConfigError, match="resume: expected an outdir"):
+        fit(data, generator, None, config, resume=True)
 
 
 def test_targets_mean_and_trained_vectors(folder: Path, generator: Generator) -> None:
