@@ -113,7 +113,7 @@ def noise(resolution: int, like: dict) -> dict[str, Run]:
     return {
         "ours": lambda: module.ours(maps),
         "plain": lambda: module.plain(maps),
-        "one-line": lambda: module.no_rolls(maps),
+        "one-line": lambda: module.dots(maps),
     }
 
 
