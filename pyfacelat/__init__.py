@@ -30,6 +30,7 @@ from pyfacelat.errors import (
 from pyfacelat.version import __version__
 
 if TYPE_CHECKING:
+    from pyfacelat.animation import animate as animate
     from pyfacelat.encoding import encode as encode
     from pyfacelat.images import load_image as load_image
     from pyfacelat.ops import backend_report as backend_report
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
     from pyfacelat.zoo import load_generator as load_generator
 
 _LAZY = {
+    "AnimationResult": "pyfacelat.animation",
     "ProjectionResult": "pyfacelat.projection",
     "Projector": "pyfacelat.projection",
     "align": "pyfacelat.photographs",
+    "animate": "pyfacelat.animation",
     "backend_report": "pyfacelat.ops",
     "detect_landmarks": "pyfacelat.photographs",
     "encode": "pyfacelat.encoding",
@@ -53,6 +56,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "AnimationResult",
     "CheckpointError",
     "DeviceError",
     "FacelatError",
@@ -66,6 +70,7 @@ __all__ = [
     "Projector",
     "__version__",
     "align",
+    "animate",
     "backend_report",
     "detect_landmarks",
     "encode",

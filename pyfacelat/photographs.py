@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pyfacelat import zoo
-from pyfacelat.errors import ConfigError, LandmarkError
+from pyfacelat.errors import ConfigError, ImageError, LandmarkError
 from pyfacelat.faces.align import AlignedFace, align_face, crop_quad, ffhq_quad, smooth_quads
 from pyfacelat.faces.detect import (
     FACE_CHOICES,
@@ -24,8 +26,9 @@ from pyfacelat.faces.detect import (
     choose_face,
 )
 from pyfacelat.faces.landmarks import as_points
-from pyfacelat.images import ImageSource, from_uint8, read_images, to_pil
+from pyfacelat.images import SUFFIXES, ImageSource, from_uint8, read_images, to_pil
 from pyfacelat.losses.landmark import Landmarker
+from pyfacelat.video import read_frames
 
 Photo = NDArray[np.uint8]
 
@@ -240,6 +243,37 @@ def align_clip(
         axes_sigma=axes_sigma,
     )
     return [crop_quad(photo, quad, size=size) for photo, quad in zip(photos, quads, strict=True)]
+
+
+def natural_order(path: Path) -> list[Any]:
+    """A key by which 2.png comes before 10.png."""
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+def pictures_in(folder: Path, *, name: str = "source") -> list[Path]:
+    """The picture files of a folder in natural order. Raises ImageError if there are none."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
+    if not files:
+        raise ImageError(f"{name}: {folder}: there are no pictures in it")
+    return sorted(files, key=natural_order)
+
+
+def frames_of(source: str | os.PathLike[str], *, name: str = "source") -> Iterator[Photo]:
+    """Photographs uint8 [H,W,3] of a folder, in natural order, or of a video.
+
+    Raises:
+        ImageError: nothing is there, it is no readable video, or there are no pictures in it.
+        ImportError: it is a video, and PyAV is not installed.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise ImageError(f"{name}: there is no file {path}")
+    if not path.is_dir():
+        yield from read_frames(path)
+        return
+    for file in pictures_in(path, name=name):
+        yield photo_of(file)
 
 
 def photo_of(image: ImageSource) -> Photo:

@@ -12,12 +12,15 @@ import numpy as np
 from pyfacelat.errors import ImageError
 from pyfacelat.files import temporary_name
 
+SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
+"""What names of videos end in, usually."""
+
 
 def write_mp4(
     path: str | os.PathLike[str],
     frames: Iterable[np.ndarray[Any, Any]],
     *,
-    fps: int = 30,
+    fps: float = 30,
     bit_rate: int = 16_000_000,
 ) -> int:
     """Encode frames as H.264, under a temporary name that is renamed when complete.
@@ -47,7 +50,9 @@ def write_mp4(
             for frame in frames:
                 if stream is None:
                     shape = frame.shape
-                    stream = container.add_stream("libx264", rate=Fraction(fps))
+                    stream = container.add_stream(
+                        "libx264", rate=Fraction(fps).limit_denominator(1001)
+                    )
                     stream.height, stream.width = (side + side % 2 for side in shape[:2])
                     stream.pix_fmt = "yuv420p"
                     stream.bit_rate = bit_rate
@@ -90,5 +95,23 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray[Any, Any]]:
                 yield np.ascontiguousarray(
                     np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns)
                 )
+    except (OSError, av.FFmpegError) as error:
+        raise ImageError(f"{path}: not a readable video ({error})") from None
+
+
+def frame_rate(path: str | os.PathLike[str]) -> float:
+    """Frames per second of a video, on average; 30 where it does not say.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        ImageError: the file is absent, no video, or damaged.
+    """
+    import av
+
+    try:
+        with av.open(os.fspath(path)) as container:
+            if not container.streams.video:
+                raise ImageError(f"{path}: there are no pictures in it")
+            return float(container.streams.video[0].average_rate or 30)
     except (OSError, av.FFmpegError) as error:
         raise ImageError(f"{path}: not a readable video ({error})") from None

@@ -32,7 +32,7 @@ FLOORS = [
     {"nets", "procface"},
     {"weights", "zoo", "faces", "losses", "photographs"},
     {"projection", "encoding"},
-    {"swap", "facespace", "animate", "training", "export", "expgan"},
+    {"swap", "facespace", "animation", "training", "export", "expgan"},
     {"__init__", "__main__", "cli", "gallery"},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

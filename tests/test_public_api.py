@@ -12,6 +12,7 @@ import pytest
 import pyfacelat
 
 NAMES = [
+    "AnimationResult",
     "CheckpointError",
     "DeviceError",
     "FacelatError",
@@ -25,6 +26,7 @@ NAMES = [
     "Projector",
     "__version__",
     "align",
+    "animate",
     "backend_report",
     "detect_landmarks",
     "encode",
@@ -108,6 +110,21 @@ def test_project() -> None:
     empty = inspect.Parameter.empty
     assert positionals(pyfacelat.project) == {"look": empty, "landmarks": None}
     assert keywords(pyfacelat.project) == {"network": "sample", **KEYWORDS, **RUN_KEYWORDS}
+
+
+def test_animate() -> None:
+    empty = inspect.Parameter.empty
+    assert positionals(pyfacelat.animate) == {"look": empty, "driving": empty}
+    own = {
+        "mode": "joint",
+        "frame_steps": None,
+        "keyframe_every": 6,
+        "batch": 64,
+        "midpoints": False,
+        "track_sigma": 0.0,
+        "fps": None,
+    }
+    assert keywords(pyfacelat.animate) == {"network": "sample", **KEYWORDS, **RUN_KEYWORDS, **own}
 
 
 def test_projector() -> None:

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from pyfacelat.animation.metrics import acceleration as acceleration
+from pyfacelat.animation.metrics import jitter as jitter
+from pyfacelat.animation.metrics import lag as lag
 from pyfacelat.faces.groups import GROUPS
 from pyfacelat.faces.landmarks import normalised_error
 
@@ -96,41 +99,6 @@ def line_fit(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     spread = float((dy * dy).sum())
     rest = float(((dy - slope * dx) ** 2).sum())
     return slope, 0.0 if spread < _TINY else 1 - rest / spread
-
-
-def acceleration(track: ArrayLike) -> float:
-    """Mean length of the second difference in time of a track [T, K, 2], T >= 3."""
-    p = np.asarray(track, np.float64)
-    second = p[2:] - 2 * p[1:-1] + p[:-2]
-    return float(np.linalg.norm(second, axis=-1).mean())
-
-
-def jitter(track: ArrayLike, truth: ArrayLike) -> float:
-    """Acceleration of a track over that of the truth; 1 is as smooth as the truth."""
-    return acceleration(track) / max(acceleration(truth), _TINY)
-
-
-def lag(track: ArrayLike, truth: ArrayLike, most: int = 6) -> float:
-    """By how many frames a track [T, K, 2] comes late.
-
-    The shift s in -most..most that minimises the mean of |track[t + s] - truth[t]|^2, refined by
-    the parabola through its neighbours. Each landmark's mean over time is taken out first: a
-    lasting offset is an error of place, not of time.
-    """
-    a, b = np.asarray(track, np.float64), np.asarray(truth, np.float64)
-    a, b = a - a.mean(0), b - b.mean(0)
-    most = min(most, len(a) - 3)
-    shifts = range(-most, most + 1)
-    cost = []
-    for s in shifts:
-        late, early = (a[s:], b[: len(b) - s]) if s >= 0 else (a[:s], b[-s:])
-        cost.append(float(((late - early) ** 2).mean()))
-    best = int(np.argmin(cost))
-    if 0 < best < len(cost) - 1:
-        before, here, after = cost[best - 1 : best + 2]
-        bend = before - 2 * here + after
-        return shifts[best] + (0.5 * (before - after) / bend if bend > _TINY else 0.0)
-    return float(shifts[best])
 
 
 def seconds_to_reach(curve: Sequence[dict[str, float]], goals: dict[str, float]) -> float | None:

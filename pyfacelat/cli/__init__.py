@@ -15,6 +15,7 @@ import typer
 
 from pyfacelat.cli import facespace
 from pyfacelat.cli.align import align, landmarks
+from pyfacelat.cli.animate import animate, frames
 from pyfacelat.cli.boundary import apply as boundary_apply
 from pyfacelat.cli.boundary import fit as boundary_fit
 from pyfacelat.cli.convert import convert
@@ -60,7 +61,8 @@ _EXIT_CODES: tuple[tuple[type[FacelatError], int], ...] = (
     (ConfigError, 2),
 )
 _FLAGS = (
-    "--save-video", "--resume", "--json", "--half", "--force", "--smooth", "--table", "--quick",
+    "--save-video", "--save-frames", "--midpoints", "--resume", "--json", "--half", "--force",
+    "--smooth", "--table", "--quick",
 )  # fmt: skip
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -97,7 +99,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for _command in (
-    project, swap, encode, generate, align, landmarks, mix, morph, edit, gallery, demo,
+    project, animate, swap, encode, generate, align, landmarks, frames, mix, morph, edit, gallery,
+    demo,
     convert, inspect, fetch, doctor,
 ):  # fmt: skip
     app.command()(_guarded(_command))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,8 +27,6 @@ Face = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")]
-
-_VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 
 
 def align(
@@ -56,14 +53,15 @@ def align(
     ..., from the left. Each is cut from the picture at full size. crops.json says where from.
     """
     from pyfacelat.faces.align import align_face
-    from pyfacelat.photographs import FaceFinder, align_clip, photo_of
+    from pyfacelat.photographs import FaceFinder, align_clip, frames_of, photo_of
+    from pyfacelat.video import SUFFIXES
 
     if not source.exists():
         raise ImageError(f"source: there is no file {source}")
-    several = source.is_dir() or source.suffix.lower() in _VIDEOS
+    several = source.is_dir() or source.suffix.lower() in SUFFIXES
     safe_outdir(outdir)
     if face == "all":
-        if landmarks is not None or source.suffix.lower() in _VIDEOS:
+        if landmarks is not None or source.suffix.lower() in SUFFIXES:
             raise ConfigError("face: all is for photographs and folders of them, without landmarks")
         finder = FaceFinder(detector, landmarker, device=device)
         _write(outdir, _every_face(source, finder, size))
@@ -75,7 +73,7 @@ def align(
         crops = iter([align_face(photo_of(source), _points(landmarks), size=size)])
     else:
         finder = FaceFinder(detector, landmarker, face=face_of(face), device=device)
-        frames = _frames(source) if several else iter([photo_of(source)])
+        frames = frames_of(source) if several else iter([photo_of(source)])
         if several and (smooth or not source.is_dir()):
             crops = iter(align_clip(list(frames), finder=finder, size=size))
         else:
@@ -114,12 +112,6 @@ def landmarks(
     typer.echo(str(out))
 
 
-def natural_order(path: Path) -> list[Any]:
-    """A key by which 2.png comes before 10.png."""
-    parts = re.split(r"(\d+)", path.name.lower())
-    return [int(part) if part.isdigit() else part for part in parts]
-
-
 def _write(outdir: Path, crops: Iterable[tuple[str, AlignedFace]]) -> None:
     """Write crops under their names, and crops.json."""
     from pyfacelat.files import write_atomically
@@ -136,37 +128,15 @@ def _write(outdir: Path, crops: Iterable[tuple[str, AlignedFace]]) -> None:
 def _every_face(source: Path, finder: FaceFinder, size: int) -> Iterator[tuple[str, AlignedFace]]:
     """Name and crop of all faces of a photograph or a folder of them."""
     from pyfacelat.faces.align import align_face
-    from pyfacelat.photographs import photo_of
+    from pyfacelat.photographs import photo_of, pictures_in
 
-    for file in _pictures(source) if source.is_dir() else [source]:
+    for file in pictures_in(source) if source.is_dir() else [source]:
         photo = photo_of(file)
         faces = finder.find_all(photo)
         if not faces:
             typer.echo(f"{file}: no face found", err=True)
         for number, points in enumerate(faces):
             yield f"{file.stem}_{number:02d}.png", align_face(photo, points, size=size)
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order."""
-    from pyfacelat.images import SUFFIXES
-
-    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
-    if not files:
-        raise ImageError(f"source: {folder}: there are no pictures in it")
-    return sorted(files, key=natural_order)
-
-
-def _frames(source: Path) -> Iterator[Any]:
-    """Photographs uint8 [H,W,3] of a folder or a video."""
-    from pyfacelat.photographs import photo_of
-    from pyfacelat.video import read_frames
-
-    if not source.is_dir():
-        yield from read_frames(source)
-        return
-    for file in _pictures(source):
-        yield photo_of(file)
 
 
 def _points(path: Path) -> Any:

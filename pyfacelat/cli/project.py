@@ -37,7 +37,7 @@ VideoOption = Annotated[
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 
-_WORDS: dict[str, bool | str] = {"true": True, "yes": True, "false": False, "no": False}
+WORDS: dict[str, bool | str] = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def project(
@@ -137,12 +137,12 @@ def project(
 
     Writes latents, noise, pictures, losses and a report to OUTDIR.
     """
-    source = _one("LOOK", "--target-look", look, target_look)
+    source = single("LOOK", "--target-look", look, target_look)
     if source is None:
         raise typer.BadParameter("give an image as LOOK or with --target-look")
-    target = _one("LANDMARKS", "--target-landmarks", landmarks, target_landmarks)
-    weights = _terms(loss_weights, perceptual=lpips_weight, landmark=landmark_weight)
-    groups = _groups(group_weights)
+    target = single("LANDMARKS", "--target-landmarks", landmarks, target_landmarks)
+    weights = parse_terms(loss_weights, perceptual=lpips_weight, landmark=landmark_weight)
+    groups = parse_groups(group_weights)
     run(
         source,
         target,
@@ -150,14 +150,14 @@ def project(
         save_video=save_video,
         as_json=as_json,
         network=network,
-        preset=_preset(preset, normalize),
+        preset=parse_preset(preset, normalize),
         space=space,
         steps=steps,
         loss_weights=weights or None,
         group_weights=groups,
         pose=pose,
         shape=shape,
-        align=_WORDS.get(align.lower(), align),
+        align=WORDS.get(align.lower(), align),
         face=face_of(face),
         detector=detector,
         perceptual_mask=perceptual_mask,
@@ -201,15 +201,17 @@ def run(
     typer.echo(f"picture  {first / 'strip.png'}\nreport   {first / 'report.html'}")
 
 
-def _one(argument: str, option: str, first: str | None, second: str | None) -> str | None:
+def single(argument: str, option: str, first: str | None, second: str | None) -> str | None:
+    """The one of two ways to say a thing that was used; None where neither was."""
     if first is not None and second is not None:
         raise typer.BadParameter(f"{argument} and {option} are the same; give one")
     return first if first is not None else second
 
 
-def _terms(
+def parse_terms(
     texts: list[str] | None, **named: float | None
 ) -> dict[str, float | tuple[float, float]]:
+    """Weights by term from texts like pixel=5,prior=0.1; `named` ones count unless None."""
     weights: dict[str, float | tuple[float, float]] = {}
     for item in ",".join(texts or []).split(","):
         if not item.strip():
@@ -227,7 +229,8 @@ def _terms(
     return weights | {name: value for name, value in named.items() if value is not None}
 
 
-def _groups(text: str | None) -> Any:
+def parse_groups(text: str | None) -> Any:
+    """Group weights as `project` takes them."""
     if text is None:
         return None
     from pyfacelat.faces import groups
@@ -240,7 +243,8 @@ def _groups(text: str | None) -> Any:
     return weights
 
 
-def _preset(name: str, normalize: str | None) -> Any:
+def parse_preset(name: str, normalize: str | None) -> Any:
+    """A preset, with the landmark network's input as said."""
     if normalize is None:
         return name
     import dataclasses

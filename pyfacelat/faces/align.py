@@ -259,9 +259,9 @@ def smooth_quads(
     corners = np.asarray(quads, np.float64)
     if corners.ndim != 3 or corners.shape[1:] != (4, 2):
         raise LandmarkError(f"quads: expected [F,4,2], got {list(corners.shape)}")
-    centre = _smooth(corners.mean(1), centre_sigma)
-    x = _smooth((corners[:, 3] - corners[:, 0]) / 2, axes_sigma)
-    y = _smooth((corners[:, 1] - corners[:, 0]) / 2, axes_sigma)
+    centre = smooth_track(corners.mean(1), centre_sigma)
+    x = smooth_track((corners[:, 3] - corners[:, 0]) / 2, axes_sigma)
+    y = smooth_track((corners[:, 1] - corners[:, 0]) / 2, axes_sigma)
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y], axis=1)
 
 
@@ -401,14 +401,15 @@ def _gaussian(pixels: Array, sigma: float) -> Array:
     return out
 
 
-def _smooth(track: Array, sigma: float) -> Array:
-    """Gaussian mean over time of [F,2]."""
+def smooth_track(track: Array, sigma: float) -> Array:
+    """Gaussian mean over time of a track [F,...]; sigma in frames, 0 leaves it as it is."""
     if sigma <= 0 or len(track) < 2:
         return track
     frames = np.arange(len(track))
     weights = np.exp(-0.5 * ((frames[:, None] - frames[None, :]) / sigma) ** 2)
     weights[np.abs(frames[:, None] - frames[None, :]) > 4 * sigma] = 0
-    return np.asarray(weights @ track / weights.sum(1, keepdims=True))
+    weights /= weights.sum(1, keepdims=True)
+    return np.asarray(np.tensordot(weights, track, axes=1))
 
 
 def _as_map(mask: ArrayLike) -> Image.Image:

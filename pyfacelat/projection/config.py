@@ -43,6 +43,9 @@ Term = Literal[
     "delta",
     "pull",
     "fidelity",
+    "smoothness",
+    "acceleration",
+    "jitter",
 ]
 """Loss terms; each is on where its weight is above 0. `losses` has their formulas and sources."""
 LossWeights = Mapping[str, float | tuple[float, float]]
@@ -57,6 +60,8 @@ Subject = Literal["look", "target"]
 Reach = Literal["all", "motion"]
 
 TERMS: tuple[str, ...] = get_args(Term)
+TEMPORAL = ("smoothness", "acceleration", "jitter")
+"""Terms that tie the frames of a clip to each other; only `animate` has such frames."""
 SPACES: tuple[str, ...] = get_args(Space)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,13 +21,19 @@ from pyfacelat.nets.frozen_synthesis import can_freeze, frozen_render
 from pyfacelat.nets.stylegan2 import Generator
 from pyfacelat.ops import backend_report
 from pyfacelat.photographs import FaceFinder, check_face
-from pyfacelat.projection.config import LossWeights, ProjectionConfig, make_config
+from pyfacelat.projection.config import (
+    TEMPORAL,
+    LossWeights,
+    ProjectionConfig,
+    Stage,
+    make_config,
+)
 from pyfacelat.projection.encoders import encode
 from pyfacelat.projection.framing import Framed, check_align, frame_inputs
 from pyfacelat.projection.graphs import GraphCache
 from pyfacelat.projection.inputs import Inputs, read_inputs
 from pyfacelat.projection.landmark_term import landmark_term
-from pyfacelat.projection.loop import Callback, Run
+from pyfacelat.projection.loop import Callback, Coordinates, Run, SaveState
 from pyfacelat.projection.memory import blocks_kept
 from pyfacelat.projection.motion import MotionModel, motion_model
 from pyfacelat.projection.networks import load_networks
@@ -32,6 +41,7 @@ from pyfacelat.projection.outdir import Outdir, fingerprint, open_outdir
 from pyfacelat.projection.plan import Plan, transfers
 from pyfacelat.projection.result import ProjectionResult
 from pyfacelat.projection.runtime import (
+    Report,
     named_memory_errors,
     progress_bar,
     resolve_device,
@@ -119,8 +129,8 @@ class Projector:
         self.landmarker, self._encoder = nets.landmarker, nets.encoder
         self.identity = nets.identity
         self._init = self._given_latents(init)
-        self._align = align
-        self._finder = FaceFinder(detector, self.landmarker, face=face, device=self.device)
+        self.align = align
+        self.finder = FaceFinder(detector, self.landmarker, face=face, device=self.device)
         self._landmark = landmark_term(
             self.config, self.landmarker, device=self.device, dtype=self.dtype
         )
@@ -137,7 +147,7 @@ class Projector:
         self._sample = all(isinstance(net, str) and net in ("auto", "sample") for net in own)
         self._tells_identity = self._sample or self.identity is not None
         self._terms = Terms(self.config, nets, self.space, self._landmark)
-        self._timings = {"load": loaded - began, "measure": time.perf_counter() - loaded}
+        self.timings = {"load": loaded - began, "measure": time.perf_counter() - loaded}
 
     def project(
         self,
@@ -165,9 +175,12 @@ class Projector:
     ) -> ProjectionResult:
         if resume and outdir is None:
             raise ConfigError("resume: expected an outdir to resume from, got none")
+        for term in TEMPORAL:
+            if self.config.uses(term):
+                raise ConfigError(f"loss_weights: {term}: is for the frames of a clip: `animate`")
         began = time.perf_counter()
         size = self.generator.img_resolution
-        framed = frame_inputs(inputs, self._align, self._finder, size)
+        framed = frame_inputs(inputs, self.align, self.finder, size)
         resumable = outdir is not None
         with (
             open_outdir(outdir) as folder,
@@ -200,10 +213,13 @@ class Projector:
             image=target_image,
             person=person,
         )
-        plan = self._plan(targets, target_image, progress)
+        plan = self.plan(targets, target_image, progress=progress)
         prepared = time.perf_counter()
 
-        identity = self._identity(look, target_image, person, inputs) if folder else ""
+        identity = ""
+        if folder:  # not the target's heat maps: a GPU need not compute the same bits twice
+            given = (inputs.landmark_points, inputs.landmark_maps, person)
+            identity = self.hash_of(look, target_image, *given)
         state = folder.load_state(identity) if folder and resume else None
         with progress_bar(progress, plan.config.steps) as report:
             run = Run(
@@ -228,7 +244,7 @@ class Projector:
                 if folder is not None:  # what was good until then is worth keeping
                     self._result(run, plan, target_image, framed, {}).save(folder.path)
                 raise
-        timings = self._timings | {"prepare": prepared - began} | run.track.seconds
+        timings = self.timings | {"prepare": prepared - began} | run.track.seconds
         result = self._result(run, plan, target_image, framed, timings)
         result.timings["total"] = time.perf_counter() - began
         if folder is not None:
@@ -237,10 +253,62 @@ class Projector:
                 folder.clear_state()
         return result
 
-    def _identity(
-        self, look: Tensor, target: Tensor | None, person: Tensor | None, inputs: Inputs
-    ) -> str:
-        """A hash of all that decides a run; a state of another run must not be continued."""
+    def prepare(
+        self,
+        stages: tuple[Stage, ...],
+        start: Tensor,
+        targets: Targets,
+        *,
+        coordinates: Coordinates | None = None,
+        callback: Callback | None = None,
+        report: Report | None = None,
+        save: SaveState | None = None,
+    ) -> Run:
+        """Some stages, ready to run, each from the end of the one before.
+
+        Args:
+            stages: of the kinds whose networks the configuration has loaded.
+            start: coordinates [N,rows,D] to start from.
+            targets: of the N faces.
+            coordinates: see `Run`, as the next three.
+            callback: called at checks.
+            report: of progress.
+            save: of states.
+
+        """
+        return Run(
+            self.generator,
+            dataclasses.replace(self.config, stages=stages),
+            self.space,
+            start,
+            lambda stage, begin: self._terms(stage, begin, targets),
+            coordinates=coordinates,
+            render=self._render,
+            graphs=self._graphs,
+            callback=callback,
+            report=report,
+            save=save,
+        )
+
+    def with_noise(self, noise: Mapping[str, Tensor]) -> Projector:
+        """This projector with other noise maps [H,W] in its generator; the weights are shared."""
+        other = copy.copy(self)
+        memo = {id(parameter): parameter for parameter in self.generator.parameters()}
+        other.generator = copy.deepcopy(self.generator, memo)
+        for name, buffer in other.generator.named_buffers():
+            if name in noise:
+                buffer.copy_(noise[name])
+        other._render = frozen_render(other.generator)
+        other._graphs = self._graphs and GraphCache()
+        return other
+
+    def backends(self) -> dict[str, str]:
+        """Which implementation each op uses on this device."""
+        used = {r["op"]: r["used"] for r in backend_report() if r["device"] == self.device.type}
+        return used | {"landmark_term": self._landmark.backend}
+
+    def hash_of(self, *given: str | Tensor | None) -> str:
+        """A hash of networks, settings and what is given; see `Outdir.load_state`."""
         if self._weights is None:
             nets = self._nets
             self._weights = fingerprint(
@@ -254,9 +322,7 @@ class Projector:
             )
         dtypes = str((self.dtype, self.features))
         settings = (__version__, self.config.to_json(), dtypes, self._weights)
-        # Not the target's heat maps: a GPU need not compute the same bits twice.
-        given = (inputs.landmark_points, inputs.landmark_maps, person)
-        return fingerprint(*settings, self._init, look, target, *given)
+        return fingerprint(*settings, self._init, *given)
 
     def _given_latents(self, init: str | os.PathLike[str] | Tensor) -> Tensor | None:
         """Latents [N,num_ws,w_dim] that the caller wants to start from, or None."""
@@ -269,22 +335,40 @@ class Projector:
                 raise ConfigError(f"init: no such file: {init}") from None
         return check_ws(init, self.generator)
 
-    def _plan(self, targets: Targets, image: Tensor | None, progress: bool) -> Plan:
-        """The stages for these targets; `image` [N,3,R,R] is what the landmarks come from."""
-        takes_over = transfers(self.config, image=image is not None, identity=self._tells_identity)
+    def plan(
+        self,
+        targets: Targets,
+        image: Tensor | None,
+        *,
+        progress: bool = False,
+        start: Callable[[Tensor, bool], Tensor] | None = None,
+    ) -> Plan:
+        """The stages for these targets.
+
+        Args:
+            targets: of N faces.
+            image: what the landmarks come from, [N,3,R,R], or None.
+            progress: show a bar while a motion model is learnt.
+            start: coordinates to start from; None for `start`.
+
+        """
         return Plan(
             self.config,
             self.space,
             self._terms,
             targets,
-            image=image if takes_over else None,
-            start=self._start,
-            motion=lambda: self._motion_model(progress),
+            image=image if self.transfers(image is not None) else None,
+            start=start or self.start,
+            motion=lambda: self.motion_model(progress=progress),
             render=lambda ws: self.generator.synthesis(ws),
             landmarker=self.landmarker,
         )
 
-    def _motion_model(self, progress: bool) -> MotionModel:
+    def transfers(self, image: bool) -> bool:
+        """Whether the motion is taken over from inversions, where the targets are images or not."""
+        return transfers(self.config, image=image, identity=self._tells_identity)
+
+    def motion_model(self, *, progress: bool = False) -> MotionModel:
         """Read or learnt when it is first needed."""
         if self._motion is None:
             identity = self.identity if self.config.shape == "keep" else None
@@ -298,7 +382,7 @@ class Projector:
             )
         return self._motion
 
-    def _start(self, images: Tensor, given: bool = True) -> Tensor:
+    def start(self, images: Tensor, given: bool = True) -> Tensor:
         """Coordinates [N,rows,D] to start from for images; `given`: from latents, if there are."""
         count = len(images)
         if self._encoder is not None:
@@ -347,12 +431,7 @@ class Projector:
             losses=run.track.losses,
             config=plan.config,
             timings=dict(timings),
-            backends={
-                row["op"]: row["used"]
-                for row in backend_report()
-                if row["device"] == self.device.type
-            }
-            | {"landmark_term": self._landmark.backend},
+            backends=self.backends(),
             look=to_uint8(targets.look).cpu().numpy(),
             landmark_image=None if target_image is None else to_uint8(target_image).cpu().numpy(),
             target_landmarks=(plan.points(run) * side).float().cpu(),

@@ -79,7 +79,7 @@ def frame_inputs(inputs: Inputs, align: bool | str, finder: FaceFinder, size: in
         changes["person"] = _pictures(inputs.person, persons)
     if inputs.landmark_points is not None:
         moved = [
-            points if crop is None else _into_crop(points, crop)
+            points if crop is None else into_crop(points, crop)
             for points, crop in zip(inputs.landmark_points, looks, strict=True)
         ]
         changes["landmark_points"] = torch.stack(moved)
@@ -144,7 +144,7 @@ def _pictures(
     ]
 
 
-def _into_crop(points: Tensor, crop: AlignedFace) -> Tensor:
+def into_crop(points: Tensor, crop: AlignedFace) -> Tensor:
     """Points relative to a photograph's centred square, [68,2], relative to its crop."""
     height, width = crop.photo.shape[:2]
     side = min(width, height)

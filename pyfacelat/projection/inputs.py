@@ -110,7 +110,7 @@ def _points(landmarks: Any, looks: Sequence[Image.Image | Tensor]) -> Tensor | N
     if isinstance(landmarks, str | os.PathLike) and Path(landmarks).suffix.lower() in POINT_FILES:
         points, side = load_points(landmarks)
         if side is not None:
-            return _check_range(points / side, "landmarks", side)
+            return check_range(points / side, "landmarks", side)
     else:
         found = as_points(landmarks)
         if found is None:
@@ -126,20 +126,34 @@ def _points(landmarks: Any, looks: Sequence[Image.Image | Tensor]) -> Tensor | N
             "landmarks: one set of points in pixels needs looks of one size, "
             f"got {sorted(set(sizes))}; give one set per look"
         )
-    relative = []
-    for item, (width, height) in zip(points, sizes, strict=False):
-        side = min(width, height)
-        corner = torch.tensor([(width - side) // 2, (height - side) // 2])
-        if side > 8 and float(item.abs().max()) <= 1.5:
-            raise LandmarkError(
-                "landmarks: expected pixels of the look image, got coordinates no larger than "
-                f"{float(item.abs().max()):.3g}; multiply relative points by its side, {side}"
-            )
-        relative.append(_check_range((item - corner) / side, "landmarks", side))
-    return torch.stack(relative)
+    pairs = zip(points, sizes, strict=False)
+    return torch.cat([relative_points(item[None], size, "landmarks") for item, size in pairs])
 
 
-def _check_range(points: Tensor, name: str, side: float) -> Tensor:
+def relative_points(points: Tensor, size: tuple[int, int], name: str) -> Tensor:
+    """Points [N,68,2] in pixels of an image, relative to its centred square.
+
+    Args:
+        points: in pixels.
+        size: width and height of the image.
+        name: the argument's, for error messages.
+
+    Raises:
+        LandmarkError: they are relative already, or far outside the square.
+    """
+    width, height = size
+    side = min(width, height)
+    corner = torch.tensor([(width - side) // 2, (height - side) // 2])
+    if side > 8 and float(points.abs().max()) <= 1.5:
+        raise LandmarkError(
+            f"{name}: expected pixels of the look image, got coordinates no larger than "
+            f"{float(points.abs().max()):.3g}; multiply relative points by its side, {side}"
+        )
+    return check_range((points - corner) / side, name, side)
+
+
+def check_range(points: Tensor, name: str, side: float) -> Tensor:
+    """Relative points, unless they are too far outside a square of that side for a face in it."""
     low, high = float(points.min()), float(points.max())
     if low < -0.5 or high > 1.5:
         raise LandmarkError(

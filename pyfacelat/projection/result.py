@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -198,9 +198,6 @@ class ProjectionResult:
         """
         if self.generator is None:
             raise ValueError("generator: this result has none, so its history cannot be rendered")
-        # Not those of w_avg: some networks have no average.
-        device = next(self.generator.parameters()).device
-        dtype = next(self.generator.parameters()).dtype
         look, target = enlarge(self.look[index], _CELL), enlarge(self._target(index), _CELL)
         points = self.target_landmarks[index].numpy() * (len(look) / self.images.shape[1])
 
@@ -208,15 +205,39 @@ class ProjectionResult:
             big = enlarge(image, _CELL)
             return np.concatenate([look, big, draw_landmarks(big, points), target], axis=1)
 
-        for ws in torch.split(self.history[:, index], _VIDEO_BATCH):
+        for image in self._on_the_way(index, range(len(self.history))):
+            yield compose(image)
+        yield compose(self.images[index])
+
+    def history_strip(self, index: int = 0, count: int = 8) -> Image.Image | None:
+        """Image `index` at `count` steps from the first to the last; None without a generator.
+
+        Rendered now, from the recorded latents and the final noise.
+        """
+        if self.generator is None or not len(self.history):
+            return None
+        last = len(self.history) - 1
+        chosen = sorted({round(last * i / max(1, count - 1)) for i in range(count)})
+        return Image.fromarray(tile(list(self._on_the_way(index, chosen))))
+
+    def report(self, index: int = 0) -> str:
+        """One self-contained HTML page about image `index`."""
+        history = self.history_strip(index)
+        return report_html(self.summary(), self.strip(index), self.plot(), history, index)
+
+    def _on_the_way(self, index: int, steps: Sequence[int]) -> Iterator[np.ndarray[Any, Any]]:
+        """Image `index` at some steps, uint8 [H,W,3] each."""
+        assert self.generator is not None
+        # Not those of w_avg: some networks have no average.
+        weight = next(self.generator.parameters())
+        for ws in torch.split(self.history[list(steps), index], _VIDEO_BATCH):
             noise = {
-                name: maps[index : index + 1].to(device, dtype).expand(len(ws), -1, -1)
+                name: maps[index : index + 1].to(weight).expand(len(ws), -1, -1)
                 for name, maps in self.noise.items()
             }
             with torch.no_grad():
-                images = self.generator.synthesis(ws.to(device, dtype), noise=noise or None)
-            yield from (compose(image) for image in to_uint8(images).cpu().numpy())
-        yield compose(self.images[index])
+                images = self.generator.synthesis(ws.to(weight), noise=noise or None)
+            yield from to_uint8(images).cpu().numpy()
 
     def _target(self, index: int) -> np.ndarray[Any, Any]:
         """The landmark target as a picture: its image, or its points drawn on grey."""
@@ -241,8 +262,7 @@ class ProjectionResult:
         save_png(folder / "losses.png", self.plot())
         text = json.dumps(self.summary(), indent=1)
         write_atomically(folder / "result.json", text.encode())
-        page = report_html(self.summary(), data_url(self.strip(index)), data_url(self.plot()))
-        write_atomically(folder / "report.html", page.encode())
+        write_atomically(folder / "report.html", self.report(index).encode())
 
     def _save_video(self, index: int, path: Path) -> None:
         from pyfacelat.video import write_mp4

@@ -18,6 +18,23 @@ _UNSURE = 0.2  # peak height below which a landmark of the target does not count
 
 
 @dataclass(frozen=True)
+class Clip:
+    """What makes a batch a part of a clip: its items are neighbours in time.
+
+    Attributes:
+        before: ws of the frames just before the batch, at most two, [0..2,num_ws,D].
+        after: of those just after it.
+        pivot: ws of the look by itself, [1,num_ws,D], from where `pull` measures; None for where a
+            stage begins.
+
+    """
+
+    before: Tensor
+    after: Tensor
+    pivot: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Targets:
     """Targets of N faces.
 
@@ -28,6 +45,7 @@ class Targets:
         confidence: [N,68] in [0, 1], what each landmark's weight is multiplied by, or None.
         look_points: landmarks of the look, [N,68,2] relative, or None where nothing needs them.
         person: whose identity to have, images [N,3,R,R] in [-1, 1]; None: the look's.
+        clip: what the faces have to do with each other; None: nothing.
 
     """
 
@@ -37,6 +55,7 @@ class Targets:
     confidence: Tensor | None
     look_points: Tensor | None
     person: Tensor | None = None
+    clip: Clip | None = None
 
 
 @torch.no_grad()

@@ -10,9 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyfacelat.errors import ConfigError
 from pyfacelat.faces.regions import face_region, landmark_region
 from pyfacelat.images import shrink_to
-from pyfacelat.losses import latent
+from pyfacelat.losses import latent, temporal
 from pyfacelat.losses.colour import colour_distance, colour_slices
 from pyfacelat.losses.coordinate import CoordinateDistance
 from pyfacelat.losses.features import FeatureDistance
@@ -26,7 +27,7 @@ from pyfacelat.projection.config import ProjectionConfig, Stage
 from pyfacelat.projection.landmark_term import LandmarkTerm
 from pyfacelat.projection.networks import Networks
 from pyfacelat.projection.space import LatentSpace, gaussianised_prior
-from pyfacelat.projection.targets import Targets
+from pyfacelat.projection.targets import Clip, Targets
 
 
 class Terms:
@@ -73,28 +74,33 @@ class Terms:
             "gaussianised": self._gaussian,
             "spread": lambda _: lambda c: latent.spread(c.whitened),
             "delta": lambda _: lambda c: latent.delta(c.whitened),
-            "pull": lambda _: self._pull(start),
+            "pull": lambda targets: self._pull(targets, start),
             "fidelity": lambda _: self._fidelity(),
+            "smoothness": self._smoothness,
+            "acceleration": self._acceleration,
         }
         terms = {name: make(targets) for name, make in makers.items() if stage.uses(name)}
         return terms | self._landmarks(stage, targets)
 
     def _landmarks(self, stage: Stage, targets: Targets) -> dict[str, TermFunction]:
-        """The heat-map term and the coordinate term; together they run the network once."""
+        """The terms that look at heat maps; together they run the network once."""
         size, landmark = self._config.perceptual_size, self._landmark
         maps, points, confidence = targets.maps, targets.points, targets.confidence
-        both = stage.uses("landmark") and stage.uses("coordinate")
+        weights = targets.look.new_tensor(self._config.group_weights)
+        shared = sum(stage.uses(term) for term in ("landmark", "coordinate", "jitter")) > 1
         network = self._nets.landmarker
         read: Callable[[Candidate], Tensor] = lambda c: network(shrink_to(c.images, size))  # noqa: E731
-        if both and landmark.of_maps is not None:
+        if shared:
             read = _Once(read)
         terms: dict[str, TermFunction] = {}
         if stage.uses("coordinate"):
-            weights = targets.look.new_tensor(self._config.group_weights)
             coordinate = CoordinateDistance(weights)
             terms["coordinate"] = lambda c: coordinate(read(c), points, confidence)
+        if stage.uses("jitter"):
+            _clip_of(targets, "jitter")
+            terms["jitter"] = lambda c: temporal.jitter(read(c), points, weights)
         of_maps = landmark.of_maps
-        if both and of_maps is not None:
+        if shared and of_maps is not None:
             terms["landmark"] = lambda c: of_maps(read(c), maps, confidence)
         elif stage.uses("landmark"):
             terms["landmark"] = lambda c: landmark.distance(
@@ -163,13 +169,34 @@ class Terms:
         assert prior is not None
         return lambda c: prior(c.ws)
 
-    def _pull(self, start: Tensor) -> TermFunction:
+    def _pull(self, targets: Targets, start: Tensor) -> TermFunction:
         pivot = self._space.whiten(start).detach()
+        if targets.clip is not None and targets.clip.pivot is not None:
+            pivot = self._whiten_ws(targets.clip.pivot)
         return lambda c: latent.pull(c.whitened, pivot)
 
     def _fidelity(self) -> TermFunction:
         mean = self._space.statistics.mean
         return lambda c: latent.fidelity(c.ws, mean)
+
+    def _smoothness(self, targets: Targets) -> TermFunction:
+        clip = _clip_of(targets, "smoothness")
+        return lambda c: temporal.smoothness(c.ws, clip.before, clip.after)
+
+    def _acceleration(self, targets: Targets) -> TermFunction:
+        clip = _clip_of(targets, "acceleration")
+        before, after = self._whiten_ws(clip.before), self._whiten_ws(clip.after)
+        return lambda c: temporal.acceleration(c.whitened, before, after)
+
+    def _whiten_ws(self, ws: Tensor) -> Tensor:
+        """Whitened coordinates of ws [N,num_ws,D]."""
+        return self._space.whiten(self._space.from_ws(ws)).detach()
+
+
+def _clip_of(targets: Targets, term: str) -> Clip:
+    if targets.clip is None:
+        raise ConfigError(f"loss_weights: {term}: is for the frames of a clip; see `animate`")
+    return targets.clip
 
 
 class _Once:

@@ -114,7 +114,7 @@ def test_l7_all_files_are_written(nets: dict[str, Any], look: Tensor, tmp_path: 
     assert set(summary["landmark_error_by_group"]) == set(GROUPS)
     assert ProjectionConfig.from_json(json.dumps(summary["config"])) == result.config
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     assert "http" not in page.replace("http-equiv", "")
 
 

@@ -18,7 +18,7 @@ from pyfacelat.losses.perceptual import LPIPS
 from pyfacelat.nets.discriminator import Discriminator, DiscriminatorConfig
 from pyfacelat.nets.vgg import VGG16Features
 from pyfacelat.projection import ProjectionConfig, make_config
-from pyfacelat.projection.config import TERMS, Stage
+from pyfacelat.projection.config import TEMPORAL, TERMS, Stage
 from pyfacelat.projection.landmark_term import landmark_term
 from pyfacelat.projection.networks import load_networks
 from pyfacelat.projection.space import LatentSpace, measure
@@ -51,7 +51,9 @@ def only(config: ProjectionConfig, steps: int, weights: dict[str, float], **stag
     return dataclasses.replace(config, stages=stages)
 
 
-@pytest.mark.parametrize("term", [t for t in TERMS if t not in ("noise", "vgg", *LATENT)])
+@pytest.mark.parametrize(
+    "term", [t for t in TERMS if t not in ("noise", "vgg", *LATENT, *TEMPORAL)]
+)
 def test_look_and_landmark_terms_fall_alone(
     nets: dict[str, Any], look: Tensor, pose: Tensor, term: str
 ) -> None:
@@ -113,7 +115,7 @@ def test_terms_at_the_start_equal_their_formulas_for_each_image_alone(
     nets: dict[str, Any], look: Tensor, pose: Tensor
 ) -> None:
     """Step 0 of a batch of two, every term on, against batches of one."""
-    weights = {term: 1.0 for term in TERMS if term not in ("noise", "vgg")}
+    weights = {term: 1.0 for term in TERMS if term not in ("noise", "vgg", *TEMPORAL)}
     config = only(make_config("balanced"), 1, weights)
     values = [
         pyfacelat.project(each, pose, **nets, **extras(), preset=config).losses
