@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from pyfacelat.zoo import load_generator as load_generator
 
 _LAZY = {
-    "AnimationResult": "pyfacelat.animation",
     "ProjectionResult": "pyfacelat.projection",
     "Projector": "pyfacelat.projection",
     "align": "pyfacelat.photographs",
@@ -56,7 +55,6 @@ _LAZY = {
 }
 
 __all__ = [
-    "AnimationResult",
     "CheckpointError",
     "DeviceError",
     "FacelatError",

@@ -12,7 +12,6 @@ import pytest
 import pyfacelat
 
 NAMES = [
-    "AnimationResult",
     "CheckpointError",
     "DeviceError",
     "FacelatError",
