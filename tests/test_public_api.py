@@ -123,7 +123,8 @@ def test_animate() -> None:
         "track_sigma": 0.0,
         "fps": None,
     }
-    assert keywords(pyfacelat.animate) == {"network": "sample", **KEYWORDS, **RUN_KEYWORDS, **own}
+    run = {name: default for name, default in RUN_KEYWORDS.items() if name != "person"}
+    assert keywords(pyfacelat.animate) == {"network": "sample", **KEYWORDS, **run, **own}
 
 
 def test_projector() -> None:
