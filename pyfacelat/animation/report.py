@@ -46,6 +46,7 @@ def animation_report(
         for name, value in summary["metrics"].items()
     }
     facts = {name: summary[name] for name in ("frames", "fps", "resolution", "complete")}
+    facts["frames worked out in a second"] = summary["frames_per_second"]
     facts |= {f"steps: {name}": count for name, count in summary["steps"].items()}
     versions = {name: summary[name] for name in ("version", "torch", "python")}
     parts = [
