@@ -8,7 +8,8 @@ starts where the one before ended, the noise maps frozen after the first, and wi
     smoothness 0.05 * sum sqrt((w_before - w)^2 + 1e-6)     from the second frame on
 
 With other presets the look is inverted by itself first and stays the pivot of all frames, and each
-frame but the first takes a few steps of those stages that look at landmarks, without latent noise.
+frame but the first takes a few steps of the last stage that looks at landmarks, without latent
+noise, and with a term that asks for the motion of the two frames before to go on.
 
 `joint` works on all frames at once: it inverts the look, projects every `keyframe_every`-th frame
 from there, all of them in one batch, lays a spline through their whitened latents, and moves all
@@ -39,9 +40,10 @@ Mode = Literal["joint", "sequential"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 # On 24 frames of a procedural face, whose right answer is known. A frame starts near its end, so
-# the rate is below that of a first frame. Ten times the smoothness holds frames where they are; a
-# tenth of the acceleration trembles more than the driving face.
-_FRAME_STEPS, _FRAME_RATE, _SMOOTHNESS = 40, 0.1, 1e-4
+# the rate is below that of a first frame; a tenth of the acceleration trembles more than the
+# driving face. The published smoothness is in units of w, which differ between generators: what
+# calms one holds another still, so only "reference" has it by itself.
+_FRAME_STEPS, _FRAME_RATE, _FRAME_ACCELERATION = 40, 0.1, 5.0
 _JOINT_STEPS, _JOINT_RATE, _ACCELERATION, _JITTER = 40, 0.05, 50.0, 1.0
 
 
@@ -226,7 +228,7 @@ def _staged(mode: str, base: ProjectionConfig) -> tuple[_Stages, _Stages, _Stage
     # A weight that moved over the first frame stays where it arrived.
     weights = {**first[-1].weights, **first[-1].weight_ends}
     if mode == "sequential":
-        weights["smoothness"] = _SMOOTHNESS
+        weights["acceleration"] = _FRAME_ACCELERATION
         rest = dataclasses.replace(
             last, name="frame", steps=_FRAME_STEPS, learning_rate=_FRAME_RATE, weights=weights
         )
