@@ -7,9 +7,11 @@ starts where the one before ended, the noise maps frozen after the first, and wi
     fidelity   0.05 * sum sqrt((w_mean - w)^2 + 1e-6)
     smoothness 0.05 * sum sqrt((w_before - w)^2 + 1e-6)     from the second frame on
 
-With other presets the look is inverted by itself first and stays the pivot of all frames, and each
-frame but the first takes a few steps of the last stage that looks at landmarks, without latent
-noise, and with a term that asks for the motion of the two frames before to go on.
+With other presets the look is inverted by itself first and stays the pivot of all frames. What
+drives are either pictures: each is inverted, and what moves a face is taken over to the look; or
+points: stages of motion make for them (`projection.plan` has both ways). Each frame but the first
+takes a few steps, without latent noise, and with a term that asks for the motion of the two frames
+before to go on.
 
 `joint` works on all frames at once: it inverts the look, projects every `keyframe_every`-th frame
 from there, all of them in one batch, lays a spline through their whitened latents, and moves all
@@ -29,11 +31,13 @@ from typing import Any, Literal, get_args
 from pyfacelat.errors import ConfigError
 from pyfacelat.faces.groups import GroupWeights
 from pyfacelat.projection.config import (
+    TEMPORAL,
     LossWeights,
     ProjectionConfig,
     Stage,
     check_choice,
     make_config,
+    with_weights,
 )
 
 Mode = Literal["joint", "sequential"]
@@ -45,6 +49,7 @@ MODES: tuple[str, ...] = get_args(Mode)
 # calms one holds another still, so only "reference" has it by itself.
 _FRAME_STEPS, _FRAME_RATE, _FRAME_ACCELERATION = 40, 0.1, 5.0
 _JOINT_STEPS, _JOINT_RATE, _ACCELERATION, _JITTER = 40, 0.05, 50.0, 1.0
+_SEEN = 0.1  # terms that compare pictures are about a tenth of those that compare landmarks
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,7 @@ def make_animation(
     group_weights: GroupWeights | None = None,
     seed: int | None = None,
     pose: str | None = None,
+    shape: str | None = None,
     perceptual_mask: str | None = None,
     landmark_backend: str | None = None,
     keyframe_every: int = 6,
@@ -150,6 +156,7 @@ def make_animation(
         group_weights: of landmarks.
         seed: of the noise.
         pose: "take" or "keep".
+        shape: "keep" or "take".
         perceptual_mask: of the look term.
         landmark_backend: of the landmark term.
         keyframe_every: see `AnimationConfig`, as the next three.
@@ -169,6 +176,7 @@ def make_animation(
         group_weights=group_weights,
         seed=seed,
         pose=pose,
+        shape=shape,
         perceptual_mask=perceptual_mask,
         landmark_backend=landmark_backend,
     )
@@ -178,12 +186,20 @@ def make_animation(
         look, first, rest = _staged(mode, base)
     early = _shared_out(base, (*look, *first), steps, "steps")
     late = _shared_out(base, rest, frame_steps, "frame_steps")
+    given = dict(loss_weights or {})
+    between = {term: given.pop(term) for term in TEMPORAL if term in given}
+    late = with_weights(late, between)
     whole = dataclasses.replace(base, stages=(*early, *late))
+    if given:
+        whole = make_config(whole, loss_weights=given)
+    # Weights of the terms that move a face decide the way to a target, and drop the other.
+    kept = {stage.subject for stage in whole.stages}
+    firsts = [stage for stage in first if stage.subject in kept]
     return AnimationConfig(
         mode=mode,  # type: ignore[arg-type]  # checked above
-        projection=make_config(whole, loss_weights=loss_weights),
+        projection=whole,
         look=len(look),
-        first=len(first),
+        first=len(firsts),
         keyframe_every=keyframe_every,
         batch=batch,
         midpoints=midpoints,
@@ -216,35 +232,49 @@ def _published(mode: str, base: ProjectionConfig) -> tuple[_Stages, _Stages, _St
 
 
 def _staged(mode: str, base: ProjectionConfig) -> tuple[_Stages, _Stages, _Stages]:
-    """The stages before the first that looks at landmarks are for the look alone."""
-    looking = [s.uses("landmark") or s.uses("coordinate") for s in base.stages]
-    if not any(looking):
+    """The stages before the first that looks at landmarks, or at the target, are for the look."""
+    follows = [
+        s.subject == "target" or s.uses("landmark") or s.uses("coordinate") for s in base.stages
+    ]
+    if not any(follows):
         raise ConfigError(f"preset: {base.preset} has no landmark term, so it follows no track")
-    split = looking.index(True)
+    split = follows.index(True)
     look, first = base.stages[:split], base.stages[split:]
-    last = dataclasses.replace(
-        first[-1], latent_noise=0.0, optimise_noise=False, weight_ends={}, delta_opening=()
-    )
-    # A weight that moved over the first frame stays where it arrived.
-    weights = {**first[-1].weights, **first[-1].weight_ends}
-    if mode == "sequential":
-        weights["acceleration"] = _FRAME_ACCELERATION
-        rest = dataclasses.replace(
-            last, name="frame", steps=_FRAME_STEPS, learning_rate=_FRAME_RATE, weights=weights
-        )
-    else:
+    if mode == "joint":
         # One set of noise maps serves a clip: that of the look.
         first = tuple(dataclasses.replace(s, optimise_noise=False) for s in first)
-        weights |= {"acceleration": _ACCELERATION, "jitter": _JITTER}
-        rest = dataclasses.replace(
-            last,
-            name="joint",
-            steps=_JOINT_STEPS,
-            learning_rate=_JOINT_RATE,
-            weights=weights,
-            keep_best=False,
+    rest = []
+    for subject in ("target", "look"):  # the two ways to a target, see `projection.plan`
+        ways = [stage for stage in first if stage.subject == subject]
+        if ways:
+            rest.append(_next(mode, ways[-1]))
+    return look, first, tuple(rest)
+
+
+def _next(mode: str, stage: Stage) -> Stage:
+    """What follows a stage of the first frame: fewer steps, and terms between frames."""
+    # A weight that moved over the first frame stays where it arrived.
+    weights = {**stage.weights, **stage.weight_ends}
+    seen = stage.subject == "target"  # its terms compare pictures, so there are no landmarks
+    still = dataclasses.replace(
+        stage, latent_noise=0.0, optimise_noise=False, weight_ends={}, delta_opening=()
+    )
+    if mode == "sequential":
+        weights["acceleration"] = _FRAME_ACCELERATION * (_SEEN if seen else 1)
+        return dataclasses.replace(
+            still, name="frame", steps=_FRAME_STEPS, learning_rate=_FRAME_RATE, weights=weights
         )
-    return look, first, (rest,)
+    weights["acceleration"] = _ACCELERATION * (_SEEN if seen else 1)
+    if not seen:
+        weights["jitter"] = _JITTER
+    return dataclasses.replace(
+        still,
+        name="joint",
+        steps=_JOINT_STEPS,
+        learning_rate=_JOINT_RATE,
+        weights=weights,
+        keep_best=False,
+    )
 
 
 def _shared_out(

@@ -62,6 +62,7 @@ def animate(
     progress: bool = False,
     landmark_backend: str = "torch",
     pose: str | None = None,
+    shape: str | None = None,
     perceptual_mask: str | None = None,
     identity: str | os.PathLike[str] | nn.Module = "auto",
     discriminator: str | os.PathLike[str] | nn.Module = "auto",
@@ -111,6 +112,8 @@ def animate(
         progress: show a progress bar.
         landmark_backend: engine of the landmark term.
         pose: "take" the driving head's pose, or "keep" the look's and carry over the expression.
+        shape: "keep" the shape of the look's face where frames drive, or "take" that of the face
+            in them; a track of points brings its own.
         perceptual_mask: what the look term does not see.
         identity: network of the identity term.
         discriminator: network of the discriminator term.
@@ -138,6 +141,7 @@ def animate(
             group_weights=group_weights,
             seed=seed,
             pose=pose,
+            shape=shape,
             perceptual_mask=perceptual_mask,
             landmark_backend=landmark_backend,
             keyframe_every=keyframe_every,

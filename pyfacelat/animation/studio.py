@@ -14,8 +14,9 @@ from pyfacelat.animation.journal import Done, Journal
 from pyfacelat.images import from_uint8
 from pyfacelat.projection import Projector
 from pyfacelat.projection.config import Stage
-from pyfacelat.projection.loop import StepInfo
+from pyfacelat.projection.loop import Coordinates, StepInfo
 from pyfacelat.projection.runtime import Report
+from pyfacelat.projection.space import LatentSpace
 from pyfacelat.projection.targets import Clip, Targets, make_targets
 
 
@@ -82,13 +83,23 @@ class Studio:
         self._callback = callback
         self.report = report
         self._step = 0
+        self._apart: Tensor | None = None
+        self._transfers = projector.transfers(driving.pictures is not None)
+        subject = "target" if self._transfers else "look"
+        self._first = tuple(s for s in config.first_stages if s.subject == subject)
+        self._rest = tuple(s for s in config.frame_stages if s.subject == subject)
 
     def work(self) -> Tensor:
         """Ws of all frames, [F,num_ws,D]; of fewer where a callback stopped it between frames."""
-        pivot = self._run("look", self._config.look_stages, self.projector.start(self._look), ())
-        if self._config.mode == "sequential":
-            return self._sequential(pivot)
-        return self._joint(pivot)
+        start = self.projector.start(self._look)
+        pivot = self._run("look", self._config.look_stages, start, ())
+        work = self._sequential if self._config.mode == "sequential" else self._joint
+        theta = work(pivot)
+        if self._transfers:
+            directions = self._directions().to(theta)
+            self._apart = (theta - pivot).cpu()
+            theta = pivot + (theta - pivot) @ directions @ directions.T
+        return self._ws(theta)
 
     @property
     def steps(self) -> int:
@@ -96,7 +107,7 @@ class Studio:
         config, count = self._config, len(self._driving)
         look, first, frame = (
             sum(stage.steps for stage in stages)
-            for stages in (config.look_stages, config.first_stages, config.frame_stages)
+            for stages in (config.look_stages, self._first, self._rest)
         )
         if config.mode == "sequential":
             return look + first + frame * (count - 1)
@@ -105,9 +116,16 @@ class Studio:
         return look + first * -(-keys // config.batch) + frame * batches
 
     def points(self, frames: Sequence[int]) -> Tensor:
-        """The landmarks that frames are to have, [N,68,2] relative: after `pose`, on the CPU."""
+        """The landmarks that frames are to have, [N,68,2] relative, on the CPU.
+
+        After `pose`, and less the shape of the face that drives, where that is not taken over.
+        """
+        own = self._driving.points[list(frames)]
+        if self._apart is not None:
+            model = self.projector.motion_model()
+            return own - model.stillness(self._apart[list(frames)], self._directions())
         if self.projector.config.pose == "take":
-            return self._driving.points[list(frames)]
+            return own
         found = [self._targets((i,), None).points for i in frames]
         return torch.cat(found).float().cpu()
 
@@ -130,39 +148,64 @@ class Studio:
         return found
 
     def _sequential(self, pivot: Tensor) -> Tensor:
-        config = self._config
-        anchor = self._ws(pivot) if config.look else None
+        """Coordinates of the frames, one after the other."""
+        anchor = self._ws(pivot) if self._config.look else None
         empty = self._ws(pivot)[:0]
         clip = Clip(empty, empty, anchor)
-        frames = [self._run("first", config.first_stages, pivot, (0,), clip)]
+        frames = [self._run("first", self._first, self._begin(pivot, (0,)), (0,), clip)]
         for index in range(1, len(self._driving)):
             if self.stopped:
                 break
             clip = Clip(self._ws(torch.cat(frames[-2:])), empty, anchor)
-            key = f"frame.{index}"
-            frames.append(self._run(key, config.frame_stages, frames[-1], (index,), clip))
-        return self._ws(torch.cat(frames))
+            frames.append(self._run(f"frame.{index}", self._rest, frames[-1], (index,), clip))
+        return torch.cat(frames)
 
     def _joint(self, pivot: Tensor) -> Tensor:
+        """Coordinates of the frames, from keyframes."""
         config, count = self._config, len(self._driving)
         anchor = self._ws(pivot) if config.look else None
-        ws = self._ws(pivot)
-        apart = Clip(ws[:0], ws[:0], anchor)
-        chosen = keyframes(count, config.keyframe_every) if config.first else [0]
+        apart = Clip(self._ws(pivot)[:0], self._ws(pivot)[:0], anchor)
+        chosen = keyframes(count, config.keyframe_every) if self._first else [0]
         found = [
-            self._run(f"first.{part[0]}", config.first_stages, pivot, part, apart)
+            self._run(f"first.{part[0]}", self._first, self._begin(pivot, part), part, apart)
             for part in _parts(chosen, config.batch)
         ]
-        if not config.first:
-            found = [pivot]
-        ws = self._ws(interpolate(chosen, torch.cat(found), count))
+        theta = interpolate(chosen, torch.cat(found), count)
         for part in _parts(range(count), config.batch):
             begin, end = part[0], part[-1] + 1
-            clip = Clip(ws[max(0, begin - 2) : begin], ws[end : end + 2], anchor)
-            start = self.projector.space.from_ws(ws[begin:end])
-            theta = self._run(f"frame.{begin}", config.frame_stages, start, part, clip)
-            ws = torch.cat([ws[:begin], self._ws(theta), ws[end:]])
-        return ws
+            around = (theta[max(0, begin - 2) : begin], theta[end : end + 2])
+            clip = Clip(self._ws(around[0]), self._ws(around[1]), anchor)
+            moved = self._run(f"frame.{begin}", self._rest, theta[begin:end], part, clip)
+            theta = torch.cat([theta[:begin], moved, theta[end:]])
+        return theta
+
+    def _begin(self, pivot: Tensor, frames: Sequence[int]) -> Tensor:
+        """Where frames start: at the look, or as they are seen where they are inverted."""
+        if self._transfers and self._first:
+            return self.projector.start(self._pictures(frames), False)
+        return pivot.expand(len(frames), -1, -1)
+
+    def _directions(self) -> Tensor:
+        """Of motion that leaves the identity, [D,rank]."""
+        model = self.projector.motion_model()
+        rank = min(self.projector.config.motion_rank, len(model.covariance))
+        return model.directions(rank, keep=1.0)
+
+    def _pictures(self, frames: Sequence[int]) -> Tensor:
+        """Driving frames [N,3,R,R] in [-1, 1]."""
+        pictures = self._driving.pictures
+        assert pictures is not None
+        return torch.stack([from_uint8(pictures[i]) for i in frames]).to(self._look)
+
+    def _coordinates(self, targets: Targets, first: bool) -> Coordinates:
+        """The space of a stage; a first frame's stage of motion leaps to where it may end."""
+        plan = self.projector.plan(targets, None, start=lambda images, given: images)
+
+        def chosen(stage: Stage, begun: Tensor) -> tuple[LatentSpace, Tensor]:
+            space, theta = plan.coordinates(stage, begun)
+            return space, theta if first or stage.reach == "all" else torch.zeros_like(theta)
+
+        return chosen
 
     def _run(
         self,
@@ -176,17 +219,19 @@ class Studio:
 
         Without frames it is the look by itself, with its own landmarks. Does nothing once stopped.
         """
-        start = start.expand(max(1, len(frames)), -1, -1)
         if not stages or self.stopped:
             return start
         done = self._journal.done(key)
         planned = sum(stage.steps for stage in stages)
         if done is None:
             before, total, tell = self._step, self.steps, self.report
+            targets = self._targets(frames, clip)
+            moves = any(stage.reach == "motion" for stage in stages)
             run = self.projector.prepare(
                 stages,
                 start,
-                self._targets(frames, clip),
+                targets,
+                coordinates=self._coordinates(targets, stages == self._first) if moves else None,
                 callback=self._called(frames) if self._callback else None,
                 report=tell
                 and (lambda stage, step, _, loss: tell(stage, before + step, total, loss)),
@@ -208,11 +253,15 @@ class Studio:
         projector, config = self.projector, self.projector.config
         look = self._look.expand(max(1, len(frames)), -1, -1, -1)
         points, image = None, None
-        pictures = self._driving.pictures
         if not frames:
             image = look
-        elif pictures is not None and (config.target_maps == "image" or config.confidence):
-            image = torch.stack([from_uint8(pictures[i]) for i in frames]).to(look)
+        elif self._transfers:
+            look = self._pictures(frames)
+            points = self._driving.points[list(frames)]
+        elif self._driving.pictures is not None and (
+            config.target_maps == "image" or config.confidence
+        ):
+            image = self._pictures(frames)
         else:
             points = self._driving.points[list(frames)]
         targets = make_targets(

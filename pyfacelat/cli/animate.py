@@ -110,6 +110,10 @@ def animate(
         str | None,
         typer.Option(help="take the driving head's pose, or keep the look's. Default: take."),
     ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="keep the shape of the look's face, or take that of the driving one."),
+    ] = None,
     align: Annotated[
         str,
         typer.Option(help="Crop faces out of frames: auto (where it looks needed), true, false."),
@@ -186,6 +190,7 @@ def animate(
         resume=resume,
         progress=tty and not as_json,
         pose=pose,
+        shape=shape,
         discriminator=discriminator,
         detector=detector,
     )

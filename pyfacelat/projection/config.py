@@ -384,7 +384,7 @@ def make_config(
             changes[name] = value
     stages = config.stages
     if loss_weights is not None:
-        stages = _with_weights(stages, loss_weights)
+        stages = with_weights(stages, loss_weights)
         moving = {term for s in stages if s.reach == "motion" for term in s.weights}
         if moving & set(loss_weights):  # who weighs them wants them: the motion is optimised
             stages = tuple(s for s in stages if s.subject == "look")
@@ -411,7 +411,8 @@ def check_weights(weights: Mapping[str, float]) -> None:
             )
 
 
-def _with_weights(stages: tuple[Stage, ...], overrides: LossWeights) -> tuple[Stage, ...]:
+def with_weights(stages: tuple[Stage, ...], overrides: LossWeights) -> tuple[Stage, ...]:
+    """Stages with other weights; see `make_config`. Raises ConfigError as it does."""
     pairs = {term: _pair(term, weight) for term, weight in overrides.items()}
     used = {term for stage in stages for term in stage.weights}
     changed = []

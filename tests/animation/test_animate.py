@@ -123,7 +123,7 @@ def test_joint_is_steadier_than_frames_apart(
         result = animate(look, clip, nets, loss_weights=weights, frame_steps=20, keyframe_every=1)
         return float((result.ws[2:] - 2 * result.ws[1:-1] + result.ws[:-2]).square().mean())
 
-    assert bends(100.0) < 0.2 * bends(0.0)
+    assert bends(100.0) < 0.8 * bends(0.0)
 
 
 def test_joint_in_parts_begins_where_the_whole_does(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pyfacelat import procface
 from pyfacelat.cli import main
 from pyfacelat.video import read_frames, write_mp4
 
@@ -45,6 +46,21 @@ def test_a_track_drives_the_sample_models(
     assert len(list(read_frames(out / "side_by_side.mp4"))) == 2
     names = sorted(path.name for path in (out / "frames").iterdir())
     assert names == ["proj_0_1.npz", "proj_0_1.png", "proj_1_1.npz", "proj_1_1.png"]
+
+
+def test_frames_drive_the_sample_models(look: Path, tmp_path: Path) -> None:
+    """Their motion is taken over, the shape of the face in them is not."""
+    clip, out = tmp_path / "clip", tmp_path / "out"
+    clip.mkdir()
+    other = procface.render(procface.from_latent(np.ones((2, procface.Z_DIM))), 128)
+    for index, frame in enumerate(other["image"]):
+        Image.fromarray(frame).save(clip / f"{index}.png")
+    short = ["--steps", 4, "--frame-steps", 1, "--device", "cpu", "--align", "false"]
+    assert run("animate", look, clip, "--outdir", out, *short) == 0
+    told = json.loads((out / "result.json").read_text())
+    assert told["steps"] == {"look": 2, "first": 2, "frames": 1}
+    asked, seen = np.array(told["target_landmarks"]), other["landmarks"]
+    assert 1 < np.abs(asked - seen).mean() < 20
 
 
 def test_published_spellings(
