@@ -298,7 +298,7 @@ class Projector:
         for name, buffer in other.generator.named_buffers():
             if name in noise:
                 buffer.copy_(noise[name])
-        other._render = frozen_render(other.generator)
+        other._render = frozen_render(other.generator, self.features)
         other._graphs = self._graphs and GraphCache()
         return other
 
