@@ -49,7 +49,7 @@ MODES: tuple[str, ...] = get_args(Mode)
 # calms one holds another still, so only "reference" has it by itself.
 _FRAME_STEPS, _FRAME_RATE, _FRAME_ACCELERATION = 40, 0.1, 5.0
 _JOINT_STEPS, _JOINT_RATE, _ACCELERATION, _JITTER = 40, 0.05, 50.0, 1.0
-_SEEN = 0.1  # terms that compare pictures are about a tenth of those that compare landmarks
+_SEEN = 0.04  # of the acceleration, where terms compare pictures: they are that much smaller
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def test_frames_drive_the_sample_models(look: Path, tmp_path: Path) -> None:
     told = json.loads((out / "result.json").read_text())
     assert told["steps"] == {"look": 2, "first": 2, "frames": 1}
     asked, seen = np.array(told["target_landmarks"]), other["landmarks"]
-    assert 1 < np.abs(asked - seen).mean() < 20
+    assert 0.3 < np.abs(asked - seen).mean() < 10
 
 
 def test_published_spellings(
