@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pyfacelat.cli.options import face_of, safe_outdir
+from pyfacelat.cli.options import JsonOption, face_of, safe_outdir
 from pyfacelat.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def align(
     detector: Detector = "auto",
     landmarker: LandmarkNet = "auto",
     device: Device = "cpu",
+    as_json: JsonOption = False,
 ) -> None:
     """Crop faces the way FFHQ does.
 
@@ -64,7 +65,7 @@ def align(
         if landmarks is not None or source.suffix.lower() in SUFFIXES:
             raise ConfigError("face: all is for photographs and folders of them, without landmarks")
         finder = FaceFinder(detector, landmarker, device=device)
-        _write(outdir, _every_face(source, finder, size))
+        _write(outdir, _every_face(source, finder, size), as_json)
         return
     crops: Iterator[AlignedFace]
     if landmarks is not None:
@@ -82,7 +83,7 @@ def align(
                 for i, frame in enumerate(frames)
             )
     named = ((f"{i}.png" if several else f"{source.stem}.png", c) for i, c in enumerate(crops))
-    _write(outdir, named)
+    _write(outdir, named, as_json)
 
 
 def landmarks(
@@ -95,6 +96,7 @@ def landmarks(
     detector: Detector = "auto",
     landmarker: LandmarkNet = "auto",
     device: Device = "cpu",
+    as_json: JsonOption = False,
 ) -> None:
     """Find a face in a photograph and write its 68 landmarks, in pixels."""
     from pyfacelat.faces.draw import draw_landmarks
@@ -109,10 +111,10 @@ def landmarks(
     write_atomically(out, json.dumps(rows).encode())
     if picture is not None:
         save_png(picture, draw_landmarks(photo, points))
-    typer.echo(str(out))
+    typer.echo(json.dumps({"file": str(out), "points": rows}) if as_json else str(out))
 
 
-def _write(outdir: Path, crops: Iterable[tuple[str, AlignedFace]]) -> None:
+def _write(outdir: Path, crops: Iterable[tuple[str, AlignedFace]], as_json: bool) -> None:
     """Write crops under their names, and crops.json."""
     from pyfacelat.files import write_atomically
     from pyfacelat.images import save_png
@@ -122,7 +124,8 @@ def _write(outdir: Path, crops: Iterable[tuple[str, AlignedFace]]) -> None:
         save_png(outdir / name, crop.image)
         rows.append({"file": name, "size": crop.size, "quad": crop.quad.tolist()})
     write_atomically(outdir / "crops.json", json.dumps(rows, indent=1).encode())
-    typer.echo(f"{len(rows)} crops in {outdir}")
+    told = json.dumps({"outdir": str(outdir), "crops": rows})
+    typer.echo(told if as_json else f"{len(rows)} crops in {outdir}")
 
 
 def _every_face(source: Path, finder: FaceFinder, size: int) -> Iterator[tuple[str, AlignedFace]]:

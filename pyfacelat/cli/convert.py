@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pyfacelat.cli.options import existing
+from pyfacelat.cli.options import JsonOption, existing
 from pyfacelat.errors import CheckpointError, ConfigError
 
 _LATENTS = (".npz", ".npy")
@@ -33,6 +34,7 @@ def convert(
         int | None,
         typer.Option(help="Latents: rows of the generator (18 at 1024 px), to repeat a single w."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Convert a weight file or latents, without executing anything in them."""
     from pyfacelat.checkpoints.convert import convert as convert_file
@@ -42,16 +44,20 @@ def convert(
     if target.suffix.lower() in _LATENTS:
         if half:
             raise ConfigError("half: latents are stored in float32")
-        typer.echo(_latents(source, target, name, rows))
+        shape = _latents(source, target, name, rows)
+        told = {"file": str(target), "w": shape}
+        typer.echo(json.dumps(told) if as_json else f"{target}: w {shape} float32")
         return
     if name is not None or rows is not None:
         raise ConfigError(f"name, rows: only for latents, to {' or '.join(_LATENTS)}")
     if part not in PARTS:
         raise ConfigError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
-    typer.echo(str(convert_file(source, target, half=half, part=part)))
+    file = str(convert_file(source, target, half=half, part=part))
+    typer.echo(json.dumps({"file": file}) if as_json else file)
 
 
-def _latents(source: Path, target: Path, name: str | None, rows: int | None) -> str:
+def _latents(source: Path, target: Path, name: str | None, rows: int | None) -> list[int]:
+    """Write latents as they are shared; returns their shape."""
     from pyfacelat.latents import load_latents, normalise_latents, save_latents
 
     ws = load_latents(source, name=name)
@@ -70,4 +76,4 @@ def _latents(source: Path, target: Path, name: str | None, rows: int | None) -> 
     elif ws.ndim == 2:
         ws = ws[None]
     save_latents(target, ws)
-    return f"{target}: w {list(ws.shape)} float32"
+    return list(ws.shape)

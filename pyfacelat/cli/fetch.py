@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyfacelat.cli.options import JsonOption
 from pyfacelat.errors import ConfigError, DownloadError
 
 if TYPE_CHECKING:
@@ -31,11 +33,19 @@ def fetch(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file that is there and damaged.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Download weight files of other people's networks, checked by hash."""
     from pyfacelat import zoo
 
     rows = {row.name: row for row in zoo.known_weights() if row.url}
+    if not names and as_json:
+        files = [
+            {"name": r.name, "bytes": r.size, "found": r.found and str(r.found)}
+            for r in rows.values()
+        ]
+        typer.echo(json.dumps(files))
+        return
     if not names:
         for row in rows.values():
             state = f"there: {row.found}" if row.found else "absent"
@@ -47,7 +57,8 @@ def fetch(
             raise ConfigError(f"fetch: nothing known as {name!r}; there are: {known}")
     folder = to or zoo.weights_dirs()[0]
     for name in names:
-        typer.echo(str(fetch_weights(rows[name], folder, timeout=timeout, force=force)))
+        path = fetch_weights(rows[name], folder, timeout=timeout, force=force)
+        typer.echo(json.dumps({"name": name, "file": str(path)}) if as_json else str(path))
 
 
 def fetch_weights(row: WeightFile, folder: Path, *, timeout: float, force: bool) -> Path:

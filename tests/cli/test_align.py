@@ -47,15 +47,22 @@ def test_a_photograph(photo: Path, tmp_path: Path) -> None:
     assert row["file"] == "holiday.png" and np.allclose(row["quad"], face.quad)
 
 
-def test_landmarks_and_a_crop_from_them(photo: Path, tmp_path: Path) -> None:
+def test_landmarks_and_a_crop_from_them(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     points, picture = tmp_path / "points.json", tmp_path / "drawn.png"
     arguments = ["--out", points, "--picture", picture, "--landmarker", "sample"]
-    assert run("landmarks", photo, *arguments) == 0
+    assert run("landmarks", photo, *arguments, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"file": str(points), "points": json.loads(points.read_text())}
     truth = scenes.photograph(TILTED)[1]
     assert np.abs(np.array(json.loads(points.read_text())) - truth).max() < 1e-3
     assert Image.open(picture).size == (480, 400)
     out = tmp_path / "out"
-    assert run("align", photo, "--outdir", out, "--size", 32, "--landmarks", points) == 0
+    arguments = ["--outdir", out, "--size", 32, "--landmarks", points, "--json"]
+    assert run("align", photo, *arguments) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["crops"] == json.loads((out / "crops.json").read_text())
     assert Image.open(out / "holiday.png").size == (32, 32)
 
 

@@ -46,7 +46,7 @@ def from_seed(generator: zoo.Generator, seed: int) -> torch.Tensor:
     return ws
 
 
-def test_mix_makes_a_table(
+def test_l11_mix_makes_a_table(
     folder: Path, generator: zoo.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_latents("a.npz", torch.cat([from_seed(generator, 1), from_seed(generator, 2)]))

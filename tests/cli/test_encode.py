@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_generate_then_encode(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_l11_generate_then_encode(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--count", "2", "--outdir", "g", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"outdir": "g", "images": 2}
     assert np.load("g/wp.npy").shape[0] == 2
