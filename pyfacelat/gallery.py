@@ -55,7 +55,7 @@ class Effort:
     inversion_steps: int = 150
     swap_steps: int = 60
     samples: int = 320
-    epochs: int = 40
+    epochs: int = 100
     faces: int = 4
     frames: int = 20
 

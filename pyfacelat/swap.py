@@ -8,8 +8,8 @@ from the encoder's latents of the look, Adam with rate 0.01 in W+, 100 steps, wi
 recognition network. The published program also weighs a noise regulariser with 5e5; its noise is
 not optimised, so that the term is constant, and it is left out here.
 
-    "default":    the same terms in whitened W+, where one rate suits every generator, the identity
-                  twice as strong, with the look's landmarks held and the latents kept likely
+    "default":    the same terms in whitened W+, where one rate suits every generator, with the
+                  identity stronger, the look's landmarks held, and the latents kept likely
 
 Pictures cropped from photographs go back into them: `result.paste_back()`.
 """
@@ -53,7 +53,14 @@ _PUBLISHED = Stage(
 _DEFAULT = Stage(
     "swap",
     100,
-    {"perceptual": 1.0, "ms_ssim": 0.5, "identity": 3.0, "landmark": 0.5, "spread": 0.05},
+    {
+        "perceptual": 1.0,
+        "ms_ssim": 0.5,
+        "identity": 2.0,
+        "landmark": 0.5,
+        "prior": 0.05,
+        "spread": 0.3,
+    },
     learning_rate=0.05,
     latent_noise=0.0,
 )
