@@ -14,7 +14,7 @@ from pyfacelat.cli.project import ResumeOption, VideoOption, run
 
 def demo(
     outdir: Annotated[Path, typer.Option(help="Where the results are written.")] = Path("demo-out"),
-    preset: Annotated[str, typer.Option(help="balanced or reference.")] = "balanced",
+    preset: Annotated[str, typer.Option(help="fast, balanced, best or reference.")] = "balanced",
     save_video: VideoOption = False,
     resume: ResumeOption = False,
     as_json: JsonOption = False,

@@ -48,7 +48,7 @@ def project(
     network: NetworkOption = "sample",
     outdir: OutdirOption = Path("out"),
     preset: Annotated[
-        str, typer.Option(help="balanced, or reference (as published).")
+        str, typer.Option(help="fast, balanced, best, or reference (as published).")
     ] = "balanced",
     space: Annotated[str, typer.Option(help="w or w+.")] = "w+",
     steps: Annotated[

@@ -33,7 +33,7 @@ _Net = TypeVar("_Net", bound=nn.Module)
 
 _CHANNELS = {
     64: {4: 96, 8: 96, 16: 96, 32: 64, 64: 32},
-    128: {4: 144, 8: 144, 16: 144, 32: 96, 64: 48, 128: 16},
+    128: {4: 144, 8: 144, 16: 144, 32: 96, 64: 64, 128: 24},
 }
 """Channels by the size of the last image; a small image needs little."""
 

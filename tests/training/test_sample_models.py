@@ -93,7 +93,7 @@ def test_card_meets_its_goals():
     numbers = json.loads((sample_models.PACKAGED / "model_card.json").read_text())["numbers"]
     generator = numbers["generator"]
     assert generator["faces"] >= 300
-    assert generator["psnr"] >= 32
+    assert generator["psnr"] >= 32.5
     assert generator["judge_nme_generated"] <= 1.1 * generator["judge_nme_renders"]
     assert numbers["fan"]["nme"] <= 0.02
 
