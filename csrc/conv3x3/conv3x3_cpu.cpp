@@ -23,6 +23,7 @@ using torch::stable::detail::from;
 using OptionalTensor = std::optional<Tensor>;
 
 constexpr const char* kOp = "conv3x3";
+constexpr int64_t kSmallMap = 20 * 20;  // pixels, as in modulated_conv2d/resample.cpp
 
 // ---- what surrounds torch's convolution ----
 
@@ -150,7 +151,7 @@ Tensor conv3x3_cpu(const Tensor& x, const Tensor& weight, const Tensor& packed,
   const Slopes slopes = act_slopes(act, alpha, gain);
   const Tensor input = as_format(x, MemoryFormat::ChannelsLast);
   const OptionalTensor u = conv3x3::packed_weight(kOp, "packed", packed, x, out);
-  if (!u || !conv3x3::pays(x, out)) {
+  if (!u || !conv3x3::pays(x)) {
     Tensor y =
         convolve(scale ? prepare(input, *scale, *shift, std::nullopt) : input, weight, b, false);
     activate(y, y, y, slopes);
@@ -195,7 +196,7 @@ Tensor conv3x3_backward_cpu(const Tensor& dy, const Tensor& y, const Tensor& wei
   const Tensor gradient = as_format(dy, MemoryFormat::ChannelsLast);
   const Tensor output = as_format(y, MemoryFormat::ChannelsLast);
   const OptionalTensor u = conv3x3::packed_weight(kOp, "packed_back", packed_back, dy, in);
-  if (!u || !conv3x3::pays(dy, in)) {
+  if (!u || !conv3x3::pays(dy)) {
     const Tensor dz = empty_as(dy, sizes_of(dy), MemoryFormat::ChannelsLast);
     activate(gradient, output, dz, slopes);
     const Tensor dv = convolve(dz, weight, std::nullopt, true);

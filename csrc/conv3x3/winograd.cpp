@@ -46,12 +46,10 @@ float* scratch(int which, int64_t floats) {
   return b.data.get() + (-address / sizeof(float)) % kLine;
 }
 
+constexpr int64_t kPanelsAtOnce = 2;
+
 // Tiles of a block: enough of them to pay for reading the weights, few enough for V to stay near.
 int64_t block_tiles(int64_t in) { return std::clamp<int64_t>(in / 4 / 12 * 12, 24, 60); }
-
-constexpr int64_t kPanelsAtOnce = 2;
-// Up to here all threads share the transformed input and each takes some of the output channels.
-constexpr int64_t kFewTiles = 128;
 
 }  // namespace
 
@@ -66,7 +64,9 @@ void run(const Job& job) {
       k.output(job, first, count, p, n, m);
     }
   };
-  if (tiles <= kFewTiles) {
+  const int64_t threads = torch::stable::get_num_threads(), size = block_tiles(job.in);
+  if (tiles < threads * size && threads > 1) {
+    // Too few for a block a thread: all share V, and each takes some of the output channels.
     float* v = scratch(0, kPlanes * tiles * job.v_row());
     torch::stable::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
       k.input(job, begin, end - begin, tiles, v + begin * job.v_row());
@@ -75,11 +75,13 @@ void run(const Job& job) {
         0, panels, 1, [&](int64_t begin, int64_t end) { products(0, tiles, v, begin, end); });
     return;
   }
-  const int64_t size = block_tiles(job.in);
-  torch::stable::parallel_for(0, (tiles + size - 1) / size, 1, [&](int64_t begin, int64_t end) {
-    float* v = scratch(0, kPlanes * size * job.v_row());
+  // Blocks of about that size, as many for each thread.
+  const int64_t each = std::max<int64_t>((tiles + size * threads / 2) / (size * threads), 1);
+  const int64_t blocks = std::min(each * threads, tiles);
+  torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = b * size, count = std::min(size, tiles - first);
+      const int64_t first = b * tiles / blocks, count = (b + 1) * tiles / blocks - first;
+      float* v = scratch(0, kPlanes * count * job.v_row());
       k.input(job, first, count, count, v);
       products(first, count, v, 0, panels);
     }

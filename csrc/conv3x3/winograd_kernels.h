@@ -44,8 +44,7 @@ struct Winograd {
 
   static inline __attribute__((always_inline)) Vec slope(Vec v, Vec sign, float positive,
                                                          float negative) {
-    const Vec p = v * positive, n = v * negative;
-    return sign > 0 ? p : n;
+    return v * (sign > 0 ? Vec{} + positive : Vec{} + negative);
   }
 
   // B^T d.
@@ -120,9 +119,11 @@ struct Winograd {
           const Vec sum = value * scale + shift;
           d[j] = sum > 0 ? sum : Vec{};
         }
-        if constexpr (kInput == Input::kGated)
-          d[j] = slope(value, load_part(job.in_gate + start + j * pixel, lanes), job.gate_positive,
-                       job.gate_negative);
+        if constexpr (kInput == Input::kGated) {
+          const float* gate = job.in_gate + start + j * pixel;
+          if (kInside && j >= kPoints - kTile) __builtin_prefetch(gate + kTile * pixel);
+          d[j] = slope(value, load_part(gate, lanes), job.gate_positive, job.gate_negative);
+        }
       }
       evaluate(d, 1, rows + i * kPoints);
     }
@@ -163,29 +164,29 @@ struct Winograd {
     }
   }
 
-  // c[R, kWidth] = a[R, depth] b[depth, kWidth], summed kRun products at a time: a sum of 512 in a
-  // row would double the error.
-  template <int R>
+  // c[R, C * LANES] = a[R, depth] b[depth, C * LANES], summed kRun products at a time: a sum of 512
+  // in a row would double the error.
+  template <int R, int C>
   static void block(const float* __restrict__ a, int64_t a_row, const float* __restrict__ b,
                     int64_t depth, float* __restrict__ c, int64_t c_row) {
     for (int64_t from = 0; from < depth; from += kRun) {
       const int64_t to = depth - from < kRun ? depth : from + kRun;
-      Vec sum[R][COLUMNS] = {};
+      Vec sum[R][C] = {};
       for (int64_t k = from; k < to; ++k) {
-        Vec w[COLUMNS];
+        Vec w[C];
 #pragma GCC unroll 8
-        for (int j = 0; j < COLUMNS; ++j) w[j] = load(b + k * kPanel + j * LANES);
+        for (int j = 0; j < C; ++j) w[j] = load(b + k * kPanel + j * LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < R; ++i) {
           const float s = a[i * a_row + k];
 #pragma GCC unroll 8
-          for (int j = 0; j < COLUMNS; ++j) sum[i][j] += s * w[j];
+          for (int j = 0; j < C; ++j) sum[i][j] += s * w[j];
         }
       }
 #pragma GCC unroll 16
       for (int i = 0; i < R; ++i)
 #pragma GCC unroll 8
-        for (int j = 0; j < COLUMNS; ++j) {
+        for (int j = 0; j < C; ++j) {
           float* to_c = c + i * c_row + j * LANES;
           store(to_c, from ? load(to_c) + sum[i][j] : sum[i][j]);
         }
@@ -194,27 +195,36 @@ struct Winograd {
 
   using Block = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t);
 
-  template <int R>
-  static void fill(Block* table) {
-    table[R] = block<R>;
-    if constexpr (R > 1) fill<R - 1>(table);
-  }
+  struct Blocks {
+    Block wide[ROWS + 1], narrow[ROWS + 1];  // by number of tiles
+
+    Blocks() { fill<ROWS>(); }
+
+    template <int R>
+    void fill() {
+      wide[R] = block<R, COLUMNS>;
+      narrow[R] = block<R, 1>;
+      if constexpr (R > 1) fill<R - 1>();
+    }
+  };
 
   static void multiply(const Job& job, int64_t count, int64_t panel, int64_t panels, const float* v,
                        float* m) {
-    Block table[ROWS + 1];
-    fill<ROWS>(table);
+    const Blocks table;
     const int64_t v_row = job.v_row(), m_row = Job::m_row(panels);
     const int64_t blocks = (count + ROWS - 1) / ROWS;  // of nearly equal numbers of tiles
     for (int64_t plane = 0; plane < kPlanes; ++plane) {
       for (int64_t p = 0; p < panels; ++p) {
         const float* u = job.u + ((panel + p) * kPlanes + plane) * job.in * kPanel;
-        for (int64_t j = 0; j < kPanel; j += kWidth)
+        const int64_t channels = job.out - (panel + p) * kPanel;
+        for (int64_t j = 0; j < kPanel && j < channels; j += kWidth) {
+          const Block* by_tiles = channels - j > LANES ? table.wide : table.narrow;
           for (int64_t b = 0; b < blocks; ++b) {
             const int64_t from = b * count / blocks, to = (b + 1) * count / blocks;
-            table[to - from](v + (plane * count + from) * v_row, v_row, u + j, job.in,
-                             m + (plane * count + from) * m_row + p * kPanel + j, m_row);
+            by_tiles[to - from](v + (plane * count + from) * v_row, v_row, u + j, job.in,
+                                m + (plane * count + from) * m_row + p * kPanel + j, m_row);
           }
+        }
       }
     }
   }

@@ -140,7 +140,7 @@ OptionalTensor packed_if_faster(const char* name, const OptionalTensor& packed, 
   const bool plain = steps.size() == 1 && !step.fir && step.stride == 1 && !step.transposed &&
                      !step.flip && step.pad == std::vector<int64_t>{1, 1} && weight.size(2) == 3 &&
                      weight.size(3) == 3;
-  if (!plain || !conv3x3::pays(x, out)) return std::nullopt;
+  if (!plain || !conv3x3::pays(x)) return std::nullopt;
   return conv3x3::packed_weight(kOp, name, packed, x, out);
 }
 
