@@ -24,13 +24,17 @@ using OptionalTensor = std::optional<Tensor>;
 
 constexpr const char* kOp = "conv3x3";
 constexpr int64_t kSmallMap = 20 * 20;  // pixels, as in modulated_conv2d/resample.cpp
+constexpr int64_t kSmallMap = 20 * 20;  // pixels, as in modulated_conv2d/resample.cpp
 
 // ---- what surrounds torch's convolution ----
 
 Tensor convolve(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
                 bool transposed) {
   const std::vector<int64_t> one = {1, 1}, zero = {0, 0};
-  std::array<StableIValue, 9> stack{from(x),          from(weight), from(bias),
+  // torch's NHWC convolution of a small map copies the weights first.
+  const bool small = x.size(0) * x.size(2) * x.size(3) < kSmallMap;
+  const Tensor in = as_format(x, small ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast);
+  std::array<StableIValue, 9> stack{from(in),         from(weight), from(bias),
                                     from(one),        from(one),    from(one),
                                     from(transposed), from(zero),   from(int64_t{1})};
   STABLE_TORCH_ERROR_CODE_CHECK(

@@ -4,9 +4,9 @@
 // Winograd's F(4x4, 3x3): a 4x4 tile of the output from a 6x6 tile of the input by 36 products
 // instead of 144 (Lavin and Gray 2016). In one dimension
 //   y = A^T [(G g) * (B^T d)],
-// which is polynomial multiplication by values at points 0, +-a, +-b and infinity. The usual points
-// 1 and 2 cost more than a digit; a = 5/8 and b = 3/2 lose a factor of 3 to 4 on direct summation
-// (docs/measurements.md), and every constant below is exact in float.
+// which is polynomial multiplication by values at points 0, +-a, +-b and infinity. a = 5/8 and
+// b = 3/2 round 2 to 4 times less than the usual 1 and 2, and every constant below is exact in
+// float.
 //
 // The work on a block of tiles:
 //   V[plane][tile][in]  = B^T d B                       values of the input, 36 planes

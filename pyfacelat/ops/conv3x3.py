@@ -10,7 +10,7 @@ instead of 144 for a 4x4 tile,
 
 which is multiplication of polynomials by their values at 0, +-5/8, +-3/2 and infinity. The packed
 weight is G g G^T; that of the backward belongs to the flipped and transposed kernel. Rounding is
-3 to 5 times that of a direct sum (docs/measurements.md).
+1.2 to 2.5 times that of oneDNN's direct sum (docs/measurements.md).
 
 The backward keeps y: the activation's slope is chosen by its sign. It keeps x only to find again
 where v is positive.

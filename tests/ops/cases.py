@@ -175,11 +175,12 @@ MODULATED_CONV2D = [
 ]  # fmt: skip
 
 
-WINOGRAD_UNITS = 256.0
-"""Floor of F(4x4, 3x3): its transforms magnify the rounding of the products (docs/measurements.md).
+WINOGRAD_UNITS = 128.0
+"""Floor of F(4x4, 3x3): its transforms magnify the rounding of the products.
 
 Measured against float64 on unit-variance maps and He weights of 64 to 512 channels, one pass: at
-most 1.5e-5 of the RMS where a direct sum has 2e-6; 256 units of float32 are 3.05e-5.
+most 1.3e-5 of the RMS where oneDNN's direct sum has 3e-6 to 9e-6 (docs/measurements.md); 128 units
+of float32 are 1.5e-5.
 """
 
 
