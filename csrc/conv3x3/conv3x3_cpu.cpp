@@ -24,7 +24,6 @@ using OptionalTensor = std::optional<Tensor>;
 
 constexpr const char* kOp = "conv3x3";
 constexpr int64_t kSmallMap = 20 * 20;  // pixels, as in modulated_conv2d/resample.cpp
-constexpr int64_t kSmallMap = 20 * 20;  // pixels, as in modulated_conv2d/resample.cpp
 
 // ---- what surrounds torch's convolution ----
 
