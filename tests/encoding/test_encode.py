@@ -92,7 +92,10 @@ def test_refusals(generator: Generator, e4e: E4E, image: Tensor) -> None:
 
 def one_stage(weights: dict[str, float], steps: int, rate: float, **more: Any) -> ProjectionConfig:
     stage = Stage("only", steps, weights, learning_rate=rate, **more)
-    return dataclasses.replace(make_config("balanced"), stages=(stage,), coordinates="raw")
+    base = make_config("balanced")
+    return dataclasses.replace(
+        base, stages=(stage,), coordinates="raw", motion_rank=0, shape="take"
+    )
 
 
 @pytest.fixture

@@ -37,9 +37,14 @@ def published(layer: int, steps: int) -> Any:
     # A perceptual weight that counts for nothing, so that its trunk is the VGG-16 that is used.
     weights = {"vgg": 1.0, "perceptual": 1e-9}
     stage = Stage("vgg", steps, weights, learning_rate=0.02, latent_noise=0.0)
-    base = make_config("balanced")
     return dataclasses.replace(
-        base, stages=(stage,), coordinates="raw", vgg_layers=(layer - 1,), w_samples=100
+        make_config("balanced"),
+        stages=(stage,),
+        coordinates="raw",
+        motion_rank=0,
+        shape="take",
+        vgg_layers=(layer - 1,),
+        w_samples=100,
     )
 
 
