@@ -89,20 +89,13 @@ def define_triton(name: str, launch: Callable[..., Any]) -> None:
 def kernels(name: str) -> ModuleType:
     """The module `pyfacelat.kernels.NAME`.
 
-    Installing puts the folder into the package; in a source tree it lies beside the package, and
-    there it is taken from, whatever else is installed.
+    Installing puts the folder into the package; in a source tree it lies beside the package.
     """
-    package = "pyfacelat.kernels"
-    beside = Path(__file__).resolve().parents[2] / "kernels" / "__init__.py"
-    if package not in sys.modules and beside.is_file():
-        spec = importlib.util.spec_from_file_location(
-            package, beside, submodule_search_locations=[str(beside.parent)]
-        )
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[package] = module
-        spec.loader.exec_module(module)
-    return importlib.import_module(f"{package}.{name}")
+    root = Path(__file__).resolve().parents[2]
+    places = sys.modules["pyfacelat"].__path__
+    if (root / "kernels" / "__init__.py").is_file() and str(root) not in places:
+        places.append(str(root))
+    return importlib.import_module(f"pyfacelat.kernels.{name}")
 
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -52,10 +52,16 @@ READERS: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
     "*.InferenceSession": (("export/",), {}),
     "*.deserialize_cuda_engine": (("export/tensorrt.py",), {}),
     "av.open": (("video.py", "facespace/frames.py"), {}),
-    "ctypes.CDLL": (("_extension.py",), {}),
+    # The package's own library, and the C library of the process, for its allocator.
+    "ctypes.CDLL": (("_extension.py", "projection/memory.py"), {}),
     "torch.ops.load_library": (("_extension.py",), {}),
     "importlib.import_module": (
-        ("pyfacelat/__init__.py", "projection/landmark_term.py", "export/packages.py"),
+        (
+            "pyfacelat/__init__.py",
+            "projection/landmark_term.py",
+            "export/packages.py",
+            "ops/_library.py",
+        ),
         {},
     ),
 }
