@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pyfacelat import procface
 from pyfacelat.cli import main
 from pyfacelat.nets.stylegan2 import Generator, GeneratorConfig
+from pyfacelat.video import write_mp4
 
 from .checkpoints.nvidia_writer import NvidiaFile
 
@@ -61,7 +63,8 @@ def starting(start: str) -> list[list[str]]:
 def test_every_command_is_covered_here() -> None:
     known = ("make demo", "make test", "pip install", "pyfacelat project", "pyfacelat doctor",
              "pyfacelat convert", "pyfacelat export", "pyfacelat fetch", "pyfacelat inspect",
-             "pyfacelat mix", "pyfacelat morph", "pyfacelat boundary")  # fmt: skip
+             "pyfacelat mix", "pyfacelat morph", "pyfacelat boundary", "pyfacelat animate",
+             "pyfacelat encode", "pyfacelat swap")  # fmt: skip
     assert all(command.startswith(known) for command in COMMANDS)
 
 
@@ -125,6 +128,23 @@ def test_mixing_and_morphing(start: str, folder: Path) -> None:
     assert main(arguments[1:]) == 0
     outdir = folder / arguments[arguments.index("--outdir") + 1]
     assert list(outdir.glob("*_w.npz")) and list(outdir.glob("*.png"))
+
+
+def test_encode_and_swap(folder: Path) -> None:
+    for start in ("pyfacelat encode", "pyfacelat swap"):
+        (arguments,) = starting(start)
+        assert main(arguments[1:]) == 0
+    assert (folder / "encoded" / "encoded_w.npz").is_file()
+    assert (folder / "swapped" / "proj.png").is_file()
+
+
+def test_animate(folder: Path) -> None:
+    faces = procface.sweep("jaw_open", 4)
+    write_mp4(folder / "clip.mp4", procface.render(faces, 128)["image"])
+    (arguments,) = starting("pyfacelat animate")
+    assert main([*arguments[1:], "--steps", "20"]) == 0
+    assert (folder / "driven" / "animation.mp4").is_file()
+    assert (folder / "driven" / "report.html").is_file()
 
 
 def test_boundaries(folder: Path) -> None:
