@@ -35,7 +35,7 @@ bench: $(VENV)/.dev
 
 # Ratios to the published step and to its best one-line form, of this run, against recorded ones.
 bench-check: $(VENV)/.dev
-	$(BIN)/python -m bench.bench_project --check bench/results/cpu.json
+	$(BIN)/python -m bench.bench_project --threads 1 --check bench/results/cpu.json
 
 # The readers of files, on one core; an input that breaks them is left beside build/fuzz.
 fuzz: $(VENV)/.dev

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyfacelat.losses.noise import renormalise_
+from pyfacelat import ops
 from pyfacelat.losses.objective import Candidate, Objective
 from pyfacelat.nets.frozen_synthesis import Render
 from pyfacelat.projection.config import Stage
 from pyfacelat.projection.schedule import adam_corrections, latent_noise_ramp, learning_rate_ramp
 from pyfacelat.projection.space import LatentSpace
 
-_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+_BETA1, _BETA2 = 0.9, 0.999  # Adam's, as the ops have them
 
 
 @dataclass
@@ -31,6 +31,8 @@ class Buffers:
         theta: latent coordinates [N,rows,D].
         noise: noise maps by name, each [N,H,W]; empty unless they are optimised.
         moments: Adam's first and second moment by parameter name.
+        packed: all maps, and their first and second moments, [N,P] each; `noise` and `moments` are
+            views of them.
         counter: [1] int64, steps done.
         losses: [steps,terms+1,N] float32, each term unweighted, the total last.
         best_total: [N]; best: the coordinates and noise that reached it.
@@ -41,6 +43,7 @@ class Buffers:
     theta: Tensor
     noise: dict[str, Tensor]
     moments: dict[str, tuple[Tensor, Tensor]]
+    packed: tuple[Tensor, Tensor, Tensor] | None
     counter: Tensor
     losses: Tensor
     best_total: Tensor
@@ -49,13 +52,23 @@ class Buffers:
 
     @classmethod
     def allocate(cls, theta: Tensor, noise: dict[str, Tensor], steps: int, terms: int) -> Buffers:
-        """Fresh buffers that start at `theta` [N,rows,D] and `noise` (taken over, not copied)."""
+        """Fresh buffers that start at `theta` [N,rows,D], taken over, and at a copy of `noise`."""
         count, device = len(theta), theta.device
+        theta = theta.contiguous()
+        moments = {"theta": (torch.zeros_like(theta), torch.zeros_like(theta))}
+        packed = None
+        if noise:
+            maps, sizes, views = ops.pack_maps(list(noise.values()))
+            packed = maps, torch.zeros_like(maps), torch.zeros_like(maps)
+            pairs = zip(*(ops.unpack_maps(moment, sizes) for moment in packed[1:]), strict=True)
+            moments |= dict(zip(noise, pairs, strict=True))
+            noise = dict(zip(noise, views, strict=True))
         parameters = {"theta": theta, **noise}
         return cls(
             theta=theta,
             noise=noise,
-            moments={k: (torch.zeros_like(p), torch.zeros_like(p)) for k, p in parameters.items()},
+            moments=moments,
+            packed=packed,
             counter=torch.zeros(1, dtype=torch.int64, device=device),
             losses=torch.zeros(steps, terms + 1, count, device=device),
             best_total=torch.full((count,), torch.inf, dtype=theta.dtype, device=device),
@@ -113,9 +126,8 @@ class Step:
     def __call__(self) -> None:
         """Evaluate, differentiate, update, record, and count."""
         buffers, step = self.buffers, self.buffers.counter
-        rate, deviation, correction1, correction2, settled, progress = self._tables.index_select(
-            1, step
-        )
+        numbers = self._tables.index_select(1, step)
+        rates, (deviation, settled, progress) = numbers[:4, 0], numbers[4:]
         parameters = buffers.parameters()
         with torch.enable_grad():
             leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
@@ -130,12 +142,18 @@ class Step:
         buffers.losses.index_copy_(0, step, torch.cat([terms, total[None]]).float()[None])
         if self.stage.keep_best:
             self._remember(final, settled)
-        for name, gradient in zip(leaves, gradients, strict=True):
-            if gradient is not None:
-                if name == "theta" and self._open is not None:
-                    gradient = _share(gradient, self._open.index_select(0, step)[0])
-                self._adam(name, gradient, rate, correction1, correction2)
-        renormalise_(buffers.noise.values())
+        moved = {name: g for name, g in zip(leaves, gradients, strict=True) if g is not None}
+        if "theta" in moved:
+            gradient = moved["theta"]
+            if self._open is not None:
+                gradient = _share(gradient, self._open.index_select(0, step)[0])
+            ops.adam_update_(buffers.theta, *buffers.moments["theta"], gradient, rates)
+        if buffers.packed is not None:
+            along = [
+                moved[n] if n in moved else torch.zeros_like(m) for n, m in buffers.noise.items()
+            ]
+            sizes = [side for noise in buffers.noise.values() for side in noise.shape[1:]]
+            ops.noise_update_(*buffers.packed, along, rates, sizes)
         buffers.history.index_copy_(0, step, buffers.theta[None])
         buffers.counter.add_(1)
 
@@ -160,19 +178,12 @@ class Step:
             best = self.buffers.best[name]
             best.copy_(torch.where(better.reshape(-1, 1, 1), parameter, best))
 
-    def _adam(self, name: str, gradient: Tensor, rate: Tensor, c1: Tensor, c2: Tensor) -> None:
-        """Adam (Kingma & Ba 2015), as torch.optim.Adam computes it."""
-        parameter = self.buffers.parameters()[name]
-        first, second = self.buffers.moments[name]
-        first.lerp_(gradient, 1 - _BETA1)
-        second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
-        parameter.sub_(rate / c1 * (first / (second.sqrt() / c2 + _EPS)))
-
 
 def _tables(stage: Stage, spread: float, draws: Tensor) -> Tensor:
-    """Tabulate what changes from step to step: [6,steps].
+    """Tabulate what changes from step to step: [7,steps].
 
-    Rate, latent noise, Adam's two corrections, whether the noise is gone, and progress from 0 to 1.
+    Rate, Adam's two corrections and a zero, as `ops.adam_update_` takes them; latent noise, whether
+    it is gone, and progress from 0 to 1.
     """
     rows = []
     for i, corrections in enumerate(adam_corrections(stage.steps, _BETA1, _BETA2)):
@@ -182,7 +193,8 @@ def _tables(stage: Stage, spread: float, draws: Tensor) -> Tensor:
             spread * stage.latent_noise * latent_noise_ramp(t, length=stage.latent_noise_ramp)
         )
         settled, progress = float(deviation == 0.0), i / max(1, stage.steps - 1)
-        rows.append((stage.learning_rate * ramp, deviation, *corrections, settled, progress))
+        rate = stage.learning_rate * ramp
+        rows.append((rate, *corrections, 0.0, deviation, settled, progress))
     return torch.tensor(rows, dtype=torch.float64).T.contiguous().to(draws.device, draws.dtype)
 
 
