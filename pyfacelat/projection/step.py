@@ -147,7 +147,7 @@ class Step:
             gradient = moved["theta"]
             if self._open is not None:
                 gradient = _share(gradient, self._open.index_select(0, step)[0])
-            ops.adam_update_(buffers.theta, *buffers.moments["theta"], gradient, rates)
+            self._move_latents(gradient, rates)
         if buffers.packed is not None:
             along = [
                 moved[n] if n in moved else torch.zeros_like(m) for n, m in buffers.noise.items()
@@ -156,6 +156,11 @@ class Step:
             ops.noise_update_(*buffers.packed, along, rates, sizes)
         buffers.history.index_copy_(0, step, buffers.theta[None])
         buffers.counter.add_(1)
+
+    def _move_latents(self, gradient: Tensor, rates: Tensor) -> None:
+        """Adam (Kingma & Ba 2015) on the coordinates; `rates` [4] as the op has them."""
+        theta, moments = self.buffers.theta, self.buffers.moments["theta"]
+        ops.adam_update_(theta, *moments, gradient, rates)
 
     @torch.no_grad()
     def remember_start(self) -> None:

@@ -92,17 +92,16 @@ def often(every: int) -> None:
 
 def before_step(number: int, act: Callable[[], object]) -> None:
     """Do something in the middle of step `number`, counted from 1 in this process."""
-    count, old = 0, step.Step._adam
+    count, old = 0, step.Step._move_latents
 
-    def adam(self: step.Step, name: str, *rest: Any) -> None:
+    def move(self: step.Step, gradient: Tensor, rates: Tensor) -> None:
         nonlocal count
-        if name == "theta":
-            count += 1
-            if count == number:
-                act()
-        old(self, name, *rest)
+        count += 1
+        if count == number:
+            act()
+        old(self, gradient, rates)
 
-    step.Step._adam = adam  # type: ignore[method-assign]
+    step.Step._move_latents = move  # type: ignore[method-assign]
 
 
 def kill() -> None:
@@ -196,15 +195,15 @@ def not_finite(outdir: str, number: int, count: int) -> Iterator[Any]:
         poison.append(True)
 
     poison: list[bool] = []
-    old = step.Step._adam
+    old = step.Step._move_latents
 
-    def adam(self: step.Step, name: str, gradient: Tensor, *rest: Any) -> None:
-        if poison and name == "theta":
+    def move(self: step.Step, gradient: Tensor, rates: Tensor) -> None:
+        if poison:
             gradient = gradient.clone()
             gradient[count // 2] = torch.nan
-        old(self, name, gradient, *rest)
+        old(self, gradient, rates)
 
-    step.Step._adam = adam  # type: ignore[method-assign]
+    step.Step._move_latents = move  # type: ignore[method-assign]
     before_step(number, act)
     yield run(outdir, count=count)
 
