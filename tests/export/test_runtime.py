@@ -187,6 +187,7 @@ def test_projection(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             [str(ASSETS / "look.png"), str(ASSETS / "landmarks.png")],
             str(ASSETS / "landmarks.png"),
             steps=120,
+            shape="take",  # so that landmarks are optimised
             landmark_backend=backend,
         )
         ends[backend] = result.losses["total"][-1]
